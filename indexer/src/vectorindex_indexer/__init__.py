@@ -1,0 +1,1 @@
+"""The VectorIndex indexer: one replica that builds, proves, repairs and serves an index."""

@@ -1,0 +1,115 @@
+"""The document of `GET /v1/status`: its types, and nothing else. The operator reads it; `tests/contract/status.json` pins it."""
+
+from msgspec import Struct
+
+
+class Identity(Struct, frozen=True, rename="camel"):
+    """Who answers, and which files it has read."""
+
+    name: str
+    namespace: str
+    uid: str
+    pod_name: str
+    pod_uid: str
+    identity_hash: str
+    live_hash: str
+    validate_requested_at: str  # the newest wish that a finished check answered; "" for none
+    rebuild_requested_at: str
+
+
+class View(Struct, frozen=True, rename="camel"):
+    """What is searched."""
+
+    generation: int
+    rows: int
+    delta: int  # rows in the flat delta
+    dead: int  # rows in FAISS that are never answered
+    segments: int
+    bytes: int
+    index_type: str
+
+
+class Source(Struct, frozen=True, rename="camel"):
+    """What was last seen of Postgres. `message` is for people and never holds a secret or a server's own text."""
+
+    reachable: bool
+    reason: str
+    message: str
+    identity: str  # host:port/database schema.table
+
+
+class Layers(Struct, frozen=True):
+    """Result of each layer of the last check: L0 source-ledger, L1 ledger-FAISS."""
+
+    L0: str
+    L1: str
+
+
+class Proof(Struct, frozen=True, rename="camel"):
+    """The last check. Times are RFC 3339 in UTC, "" for never."""
+
+    result: str
+    reason: str
+    message: str
+    root_digest: str  # of the view, as published; "" while nothing was ever proven
+    as_of: str
+    snapshot: str
+    incarnation: str
+    fingerprint: str
+    digest_spec: str
+    checked_at: str
+    conclusive_at: str  # last time a check ended `ok` or `drift`
+    proven_at: str  # last time a check ended `ok`
+    source_rows: int
+    ledger_rows: int
+    seconds: float
+    layers: Layers
+
+
+class Drift(Struct, frozen=True):
+    """Rows that differ now; all zero once repaired and compared again."""
+
+    missing: int = 0
+    ghost: int = 0
+    changed: int = 0
+    duplicate: int = 0
+
+
+class Repair(Struct, frozen=True, rename="camel"):
+    """One finished repair. `drift` is what was found, `sample_ids` at most ten of the rows."""
+
+    at: str
+    action: str  # patch or rebuild
+    trigger: str  # check or load
+    result: str  # repaired or failed
+    drift: Drift
+    sample_ids: list[str]
+    root_before: str
+    root_after: str
+    seconds: float
+
+
+class Progress(Struct, frozen=True):
+    """How far a load is."""
+
+    done: int
+    expected: int
+
+
+class Status(Struct, frozen=True, rename="camel"):
+    """The whole document."""
+
+    version: int
+    identity: Identity
+    state: str
+    ready: bool
+    proven: bool  # the view equals Postgres as of `proof.asOf`, shown by the last conclusive check
+    suspended: bool
+    view: View | None
+    source: Source
+    proof: Proof
+    drift: Drift
+    pending: int
+    repairs: list[Repair]  # newest first, at most ten
+    progress: Progress
+    quarantine: dict[str, int]
