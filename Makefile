@@ -1,0 +1,70 @@
+# Everything a person or CI runs. `make` alone lists the targets.
+
+# A Python of 3.11 or newer; everything else is brought by the targets themselves.
+PYTHON ?= python3
+# `local` brings up a Kubernetes of its own; `external` uses the one of the current KUBECONFIG, and then OPERATOR_IMAGE,
+# INDEXER_IMAGE and POSTGRES_IMAGE must name images that it can pull.
+CLUSTER ?= local
+OPERATOR_IMAGE ?=
+INDEXER_IMAGE ?=
+POSTGRES_IMAGE ?=
+export CLUSTER OPERATOR_IMAGE INDEXER_IMAGE POSTGRES_IMAGE
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo down try env venv test test-unit test-slow lint format crds requirements
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/[$$][$$]/, "$$"); printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: venv ## real Kubernetes, Postgres and rows: serve, prove, break, heal (leaves the cluster up)
+	@$(BIN)/python -m examples.wordnet.demo
+
+down: ## end the demo's cluster
+	@$(PYTHON) -m cluster down --name demo
+
+try: venv ## the same on a laptop: no root, no Kubernetes, two minutes (Ctrl-C ends it)
+	@$(BIN)/python -m examples.wordnet.laptop
+
+env: ## for the shell: eval "$$(make -s env)" brings kubectl, helm and the demo's KUBECONFIG
+	@$(PYTHON) -m examples.wordnet.shell_env
+
+venv: $(STAMP) ## the virtual environment that the other targets use
+
+$(STAMP): requirements/dev.txt operator/pyproject.toml indexer/pyproject.toml
+	@PYTHON="$(PYTHON)" scripts/venv.sh $(VENV)
+	@touch $@
+
+test: venv ## unit, contract, integration and end-to-end tests
+	@$(BIN)/python -m tests $(TEST_ARGS)
+
+test-unit: venv ## only what needs no socket, no database and no cluster
+	@$(BIN)/python -m pytest tests/unit $(TEST_ARGS)
+
+test-slow: venv ## all tests, with the full form of the long ones
+	@$(BIN)/python -m tests --slow $(TEST_ARGS)
+
+lint: venv ## format, lint, types, layers, chart
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cmp crds/vectorindexes.yaml charts/vectorindex/files/vectorindexes.yaml
+	"$$($(BIN)/python -m cluster tools)/helm" lint --strict --quiet charts/vectorindex
+
+format: venv ## let ruff write the code as it wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+crds: ## copy the definition into the chart
+	cp crds/vectorindexes.yaml charts/vectorindex/files/vectorindexes.yaml
+
+requirements: ## compile requirements/*.in anew, with hashes (needs uv)
+	@for side in operator indexer dev; do \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate \
+	    --output-file requirements/$$side.txt requirements/$$side.in || exit 1; \
+	done

@@ -1,0 +1,80 @@
+{{- define "vectorindex.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "vectorindex.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else if contains (include "vectorindex.name" .) .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "vectorindex.name" .) | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "vectorindex.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "vectorindex.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{- define "vectorindex.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "vectorindex.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: vectorindex
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "vectorindex.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "vectorindex.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- /* The reference of an image: called with (dict "image" VALUES "chart" .Chart) */}}
+{{- define "vectorindex.image" -}}
+{{- if .image.digest }}
+{{- printf "%s@%s" .image.repository .image.digest }}
+{{- else }}
+{{- printf "%s:%s" .image.repository (default .chart.AppVersion .image.tag) }}
+{{- end }}
+{{- end }}
+
+{{- /* What the operator may do in each namespace it serves. tests/contract compares this list with the calls of the code. */}}
+{{- define "vectorindex.rules" -}}
+- apiGroups: [vectorindex.dev]
+  resources: [vectorindexes]
+  verbs: [get, list, watch]
+- apiGroups: [vectorindex.dev]
+  resources: [vectorindexes/status]
+  verbs: [patch]
+# OpenShift and other clusters that check owner references want this right of whoever sets blockOwnerDeletion.
+- apiGroups: [vectorindex.dev]
+  resources: [vectorindexes/finalizers]
+  verbs: [update]
+- apiGroups: [apps]
+  resources: [statefulsets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services, configmaps]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+# patch: an annotation on the pod makes the kubelet bring a changed live ConfigMap at once
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, patch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end }}

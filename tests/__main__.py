@@ -1,0 +1,47 @@
+"""Run every kind of test in one pytest session; say which part this machine can't run, and fail for it, after running the others."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from cluster import requirements
+
+QUICK = ("tests/unit", "tests/contract")
+INDEXER = ("tests/integration/indexer",)
+CONTROL_PLANE = ("tests/integration/operator",)
+NODE = ("tests/e2e",)
+
+
+def choose_folders(*, external: bool, control_plane_missing: str | None, node_missing: str | None) -> tuple[list[str], list[str]]:
+    """Return the folders to run and a sentence for each part that can't run here."""
+    folders, sentences = [*QUICK, *INDEXER], []
+    for paths, missing in ((CONTROL_PLANE, control_plane_missing), (NODE, None if external else node_missing)):
+        if missing is None:
+            folders.extend(paths)
+        else:
+            sentences.append(f"{', '.join(paths)} did not run: {missing}")
+    return folders, sentences
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tests and return the exit code: that of pytest, or 3 when all was well but a part could not run."""
+    parser = argparse.ArgumentParser(prog="python -m tests", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--slow", action="store_true", help="the full form of the long tests, too")
+    options, for_pytest = parser.parse_known_args(arguments)
+    folders, sentences = choose_folders(
+        external=os.environ.get("CLUSTER") == "external",
+        control_plane_missing=requirements.missing_for_control_plane(),
+        node_missing=requirements.missing(),
+    )
+    selection = [] if options.slow else ["-m", "not slow"]
+    code = int(pytest.main([*selection, *for_pytest, *folders]))
+    for sentence in sentences:
+        print(f"make: {sentence}", file=sys.stderr)
+    return code or (3 if sentences else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

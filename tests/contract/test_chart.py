@@ -1,0 +1,196 @@
+"""The chart as the real helm renders it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.support.helm import CHART, ROOT, Manifest, by_kind, helm, render_chart
+
+KUBERNETES = "1.37"
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "defaults": (),
+    "two namespaces": ("watchNamespaces={search,shop}",),
+    "bare": ("crds.enabled=false", "rbac.create=false", "serviceAccount.create=false", "networkPolicy.enabled=false"),
+    "everything set": (
+        "image.digest=sha256:" + "a" * 64,
+        "indexer.image.tag=v2",
+        "imagePullSecrets[0].name=registry",
+        "fullnameOverride=vx",
+        "serviceAccount.annotations.team=search",
+        "nodeSelector.disk=fast",
+        "tolerations[0].operator=Exists",
+        "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].key=a",
+        "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].operator=Exists",
+        "priorityClassName=high",
+        "extraEnv[0].name=HTTPS_PROXY",
+        "extraEnv[0].value=http://proxy:3128",
+        "commonLabels.team=search",
+    ),
+}
+
+
+def operator_container(manifests: list[Manifest]) -> dict[str, Any]:
+    [deployment] = by_kind(manifests, "Deployment")
+    container: dict[str, Any] = deployment["spec"]["template"]["spec"]["containers"][0]
+    return container
+
+
+def rules_of(manifests: list[Manifest], kind: str) -> set[tuple[str, str, str]]:
+    return {
+        (group, resource, verb)
+        for role in by_kind(manifests, kind)
+        if not role["metadata"]["name"].endswith(("-editor", "-viewer"))
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_lint_finds_nothing() -> None:
+    result = helm("lint", "--strict", "--quiet", str(CHART))
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS.keys())
+def test_every_rendered_object_is_valid_for_kubernetes(settings: tuple[str, ...]) -> None:
+    for manifest in render_chart(*settings):
+        if manifest["kind"] != "CustomResourceDefinition":  # its own schema is recursive, which the validator can't follow
+            kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("image.tagg=1", "tagg"),
+        ("indexer.image.pullPolicy=Sometimes", "/indexer/image/pullPolicy"),
+        ("indexer.imag.tag=1", "imag"),
+        ("image.digest=sha1:aa", "/image/digest"),
+        ("crds.enable=true", "enable"),
+        ("rbac.create=perhaps", "/rbac/create"),
+        ("serviceAccount.nam=x", "nam"),
+        ("watchNamespaces=search", "/watchNamespaces"),
+        ("watchNamespaces={Search}", "/watchNamespaces/0"),
+        ("logLevel=loud", "/logLevel"),
+        ("networkPolicy.apiServerPorts={0}", "/networkPolicy/apiServerPorts/0"),
+        ("monitoring.podMonitor.enabled=true", "podMonitor"),
+        ("resources.request.cpu=1", "request"),
+    ],
+)
+def test_a_wrong_value_is_refused_and_named(setting: str, named: str) -> None:
+    result = helm("template", "vectorindex", str(CHART), "--set", setting)
+    assert result.returncode != 0
+    assert named in result.stderr
+
+
+def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
+    def leaves(schema: dict[str, Any]) -> set[str]:
+        found = set()
+        for key, value in schema.get("properties", {}).items():
+            target = document["definitions"][value["$ref"].rpartition("/")[2]] if "$ref" in value else value
+            inner = leaves(target) if target.get("additionalProperties") is False else set()
+            found |= {f"{key}.{name}" for name in inner} or {key}
+        return found
+
+    def values(part: dict[str, Any], known: set[str], prefix: str = "") -> set[str]:
+        found = set()
+        for key, value in part.items():
+            path = f"{prefix}{key}"
+            if path in known or not isinstance(value, dict):
+                found.add(path)
+            else:
+                found |= values(value, known, f"{path}.")
+        return found
+
+    document = json.loads((CHART / "values.schema.json").read_text())
+    known = leaves(document) - {"resources.claims"}  # allowed, but empty by default
+    assert values(yaml.safe_load((CHART / "values.yaml").read_text()), known) == known
+
+
+def test_definition_is_the_one_of_the_repository() -> None:
+    source = (ROOT / "crds" / "vectorindexes.yaml").read_bytes()
+    assert (CHART / "files" / "vectorindexes.yaml").read_bytes() == source, "run: make crds"
+    [rendered] = by_kind(render_chart(), "CustomResourceDefinition")
+    definition = yaml.safe_load(source)
+    assert rendered["spec"] == definition["spec"]
+    assert rendered["metadata"]["name"] == definition["metadata"]["name"]
+    assert len(source) < 100_000  # client-side apply keeps a copy in an annotation of at most 256 KiB
+
+
+def test_definition_stays_when_the_chart_goes_unless_told_otherwise() -> None:
+    [kept] = by_kind(render_chart(), "CustomResourceDefinition")
+    [removed] = by_kind(render_chart("crds.keep=false"), "CustomResourceDefinition")
+    assert kept["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert "helm.sh/resource-policy" not in removed["metadata"].get("annotations", {})
+    assert not by_kind(render_chart("crds.enabled=false"), "CustomResourceDefinition")
+
+
+def test_operator_may_do_the_same_in_a_namespace_as_in_the_cluster() -> None:
+    everywhere, in_two = render_chart(), render_chart("watchNamespaces={search,shop}")
+    own = rules_of(render_chart("watchNamespaces={search}"), "Role")
+    assert rules_of(everywhere, "ClusterRole") <= own
+    assert not by_kind(in_two, "ClusterRole")
+    assert not by_kind(in_two, "ClusterRoleBinding")
+    assert {role["metadata"]["namespace"] for role in by_kind(in_two, "Role")} >= {"search", "shop"}
+
+
+def test_operator_has_no_right_on_secrets_and_no_wildcard() -> None:
+    rules = rules_of(render_chart(), "ClusterRole") | rules_of(render_chart(), "Role")
+    assert rules
+    for group, resource, verb in rules:
+        assert resource != "secrets"
+        assert "*" not in (group, resource, verb)
+        assert verb not in ("update", "deletecollection") or resource in ("vectorindexes/finalizers", "leases")
+    assert {verb for _, resource, verb in rules if resource == "vectorindexes"} == {"get", "list", "watch"}
+
+
+def test_viewers_of_a_namespace_cannot_write_indexes() -> None:
+    roles = {role["metadata"]["name"]: role for role in by_kind(render_chart(), "ClusterRole")}
+    viewer, editor = roles["vectorindex-viewer"], roles["vectorindex-editor"]
+    assert viewer["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
+    assert viewer["rules"][0]["verbs"] == ["get", "list", "watch"]
+    assert "rbac.authorization.k8s.io/aggregate-to-view" not in editor["metadata"]["labels"]
+
+
+def test_operator_runs_under_restricted_pod_security() -> None:
+    [deployment] = by_kind(render_chart(), "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    context = operator_container([deployment])["securityContext"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert context == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+
+
+def test_digest_wins_over_tag_and_tag_defaults_to_the_version() -> None:
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    digest = "sha256:" + "a" * 64
+    assert operator_container(render_chart())["image"] == f"localhost/vectorindex-operator:{version}"
+    assert operator_container(render_chart("image.tag=v7"))["image"] == "localhost/vectorindex-operator:v7"
+    chosen = operator_container(render_chart("image.tag=v7", f"image.digest={digest}", "image.repository=example.org/op"))
+    assert chosen["image"] == f"example.org/op@{digest}"
+
+
+def test_every_object_carries_the_common_labels() -> None:
+    for manifest in render_chart("commonLabels.team=search"):
+        labels = manifest["metadata"]["labels"]
+        assert labels["team"] == "search"
+        assert labels["app.kubernetes.io/part-of"] == "vectorindex"
+
+
+def test_notes_name_the_next_command_and_a_complete_example() -> None:
+    result = helm("install", "vectorindex", str(CHART), "--dry-run=client", "--namespace", "vectorindex-system")
+    assert result.returncode == 0, result.stderr
+    notes = result.stdout.partition("NOTES:")[2]
+    example = yaml.safe_load(notes.partition("<<'EOF'\n")[2].partition("  EOF")[0])
+    assert "rollout status deployment/vectorindex" in notes
+    assert example["kind"] == "VectorIndex"
+    assert example["spec"]["index"]["dimension"] == 384
+
+
+@pytest.mark.parametrize("folder", ["operator", "indexer"])
+def test_folders_named_like_the_standard_library_are_no_packages(folder: str) -> None:
+    assert not Path(ROOT, folder, "__init__.py").exists()  # it would shadow `operator` for every program started here
