@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pytest
+import yaml
 
 from examples.wordnet import load
 from examples.wordnet.load import MODEL, OTHER_MODEL, Variant
@@ -142,3 +143,17 @@ def test_failed_load_leaves_no_table(database: Database) -> None:
     assert done.returncode == 1
     assert "rows: expected 1 to 10000" in done.stderr
     assert scalar(database, "SELECT to_regclass('public.embeddings') IS NULL") is True
+
+
+def test_every_table_and_column_of_the_manifest_is_in_the_schema(wordnet_database: WordnetDatabase) -> None:
+    source = yaml.safe_load((ROOT / "examples/wordnet/vectorindex.yaml").read_text())["spec"]["source"]
+    metadata = source["tombstone"]["metadata"]
+    wanted = {(source["table"]["name"], column) for column in source["columns"].values()}
+    wanted |= {(metadata["table"]["name"], metadata[column]) for column in ("id", "deleted", "model")}
+
+    with wordnet_database.admin_connect() as connection:
+        found = connection.execute(
+            "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
+        ).fetchall()
+
+    assert wanted <= set(found)

@@ -1,0 +1,63 @@
+"""What a person sees of the steps, and how a step says that it failed."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class StepError(Exception):
+    """A step did not show what it must show; the message says what was expected and what was found."""
+
+
+def say(text: str) -> None:
+    """Print a line of progress at once."""
+    print(text, flush=True)
+
+
+def headline(number: int, text: str) -> None:
+    """Print the title of a step."""
+    say(f"\n== {number}/7  {text}")
+
+
+def detail(text: str) -> None:
+    """Print a line that belongs to a step."""
+    say("\n".join(f"   {line}" for line in text.splitlines()))
+
+
+def expect(condition: bool, message: str) -> None:  # noqa: FBT001  reads like an assertion
+    """Raise StepError with the message unless the condition holds."""
+    if not condition:
+        raise StepError(message)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return rows as aligned columns: the first left-aligned, numbers to the right."""
+    lines = [list(map(str, row)) for row in (header, *rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    )
+
+
+def wait_until(what: str, probe: Callable[[], T | None], timeout_seconds: float, interval_seconds: float = 0.25) -> T:
+    """Call `probe` until it returns something true and return that; a StepError counts as "not yet" and is shown if time runs out."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        last: StepError | None = None
+        try:
+            if result := probe():
+                return result
+        except StepError as error:
+            last = error
+        if time.monotonic() > deadline:
+            raise StepError(f"waited {timeout_seconds:.0f} s for {what} in vain{f'; last: {last}' if last else ''}")
+        time.sleep(interval_seconds)
+
+
+def warn(text: str) -> None:
+    """Print to standard error."""
+    print(text, file=sys.stderr, flush=True)
