@@ -207,7 +207,8 @@ class Settings:
 # --- the documents, as written; bounds are those of crds/vectorindexes.yaml, compared by a contract test ---
 
 Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}\Z")]
-ObjectName = Annotated[str, Meta(min_length=1, max_length=253)]
+ObjectName = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?\Z")]
+ObjectKey = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+\Z")]
 ModelKey = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[^\x00-\x1f\x7f-\x9f]+\Z")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Text = Annotated[str, Meta(max_length=1024)]
@@ -227,7 +228,7 @@ class ConfigMapRefDocument(_Document, frozen=True):
     """Name and key of a ConfigMap; its content comes through the TLS folder."""
 
     name: ObjectName
-    key: Annotated[str, Meta(min_length=1, max_length=253)] = "ca.crt"
+    key: ObjectKey = "ca.crt"
 
 
 class PostgresDocument(_Document, frozen=True):
@@ -267,7 +268,7 @@ class MetadataDocument(_Document, frozen=True):
 
 
 class TombstoneDocument(_Document, frozen=True):
-    """`spec.source.tombstone`: at most one of the two."""
+    """`spec.source.tombstone`: exactly one of the two."""
 
     column: Identifier | None = None
     metadata: MetadataDocument | None = None
@@ -391,28 +392,17 @@ def load_behaviour(live: Path | None, config: Path) -> Behaviour:
     if live is None:
         content = _read(config)
         manifest = _convert(config, _parse_yaml(config, content), Manifest)
+        _check(config, manifest)
         annotations = manifest.metadata.annotations or {}
         wishes = WishesDocument(annotations.get(names.VALIDATE_REQUESTED_AT, ""), annotations.get(names.REBUILD_REQUESTED_AT, ""))
         document = LiveDocument(suspend=manifest.spec.suspend, consistency=manifest.spec.consistency, wishes=wishes)
     else:
         content = _read(live)
         document = _convert(live, _parse_json(live, content), LiveDocument)
-    consistency, last = document.consistency, document.last_proven
-    return Behaviour(
-        period=timedelta(seconds=consistency.period_seconds),
-        content_sweep=timedelta(seconds=consistency.content_sweep_seconds),
-        max_staleness=timedelta(seconds=consistency.max_staleness_seconds),
-        when_unverified=consistency.when_unverified,
-        suspend=document.suspend,
-        wishes=Wishes(
-            validate_requested_at=parse_time(document.wishes.validate_requested_at),
-            rebuild_requested_at=parse_time(document.wishes.rebuild_requested_at),
-            validate_text=document.wishes.validate_requested_at,
-            rebuild_text=document.wishes.rebuild_requested_at,
-        ),
-        last_proven=None if last is None else LastProven(last.rows, last.incarnation, last.snapshot, last.digest_spec),
-        hash=_hash(content),
-    )
+        problem = _check_consistency(document.consistency)
+        if problem is not None:
+            raise ConfigError(f"{live}: {problem}")
+    return _behaviour(document, content)
 
 
 def read_credentials(folder: Path) -> Credentials:
@@ -520,16 +510,17 @@ def _check_metadata_model(spec: SpecDocument) -> str | None:
 
 def _check_tombstone(spec: SpecDocument) -> str | None:
     tombstone = spec.source.tombstone
-    if tombstone is None or tombstone.column is None or tombstone.metadata is None:
+    if tombstone is None or (tombstone.column is None) != (tombstone.metadata is None):
         return None
-    return "spec.source.tombstone: at most one of column and metadata"
+    return "spec.source.tombstone: exactly one of column and metadata is needed"
 
 
 def _check_ca(spec: SpecDocument) -> str | None:
     postgres = spec.source.postgres
-    if postgres.ssl_mode not in (SslMode.VERIFY_CA, SslMode.VERIFY_FULL) or postgres.ca_config_map_ref is not None:
+    verifies = postgres.ssl_mode in (SslMode.VERIFY_CA, SslMode.VERIFY_FULL)
+    if verifies == (postgres.ca_config_map_ref is not None):
         return None
-    return f"spec.source.postgres.caConfigMapRef: required by sslMode {postgres.ssl_mode}"
+    return "spec.source.postgres.caConfigMapRef: needed by sslMode VerifyCA and VerifyFull, and of no use to the others"
 
 
 def _check_hnsw(spec: SpecDocument) -> str | None:
@@ -538,13 +529,39 @@ def _check_hnsw(spec: SpecDocument) -> str | None:
     return f"spec.index.hnsw: only for type HNSW, the type is {spec.index.type}"
 
 
+def _check_consistency(consistency: ConsistencyDocument) -> str | None:
+    if consistency.max_staleness_seconds > consistency.period_seconds:
+        return None
+    return "consistency.maxStalenessSeconds: must be greater than consistency.periodSeconds"
+
+
 _CHECKS: Final[tuple[Callable[[SpecDocument], str | None], ...]] = (
     _check_model,
     _check_metadata_model,
     _check_tombstone,
     _check_ca,
     _check_hnsw,
+    lambda spec: f"spec.{problem}" if (problem := _check_consistency(spec.consistency)) else None,
 )
+
+
+def _behaviour(document: LiveDocument, content: bytes) -> Behaviour:
+    consistency, last = document.consistency, document.last_proven
+    return Behaviour(
+        period=timedelta(seconds=consistency.period_seconds),
+        content_sweep=timedelta(seconds=consistency.content_sweep_seconds),
+        max_staleness=timedelta(seconds=consistency.max_staleness_seconds),
+        when_unverified=consistency.when_unverified,
+        suspend=document.suspend,
+        wishes=Wishes(
+            validate_requested_at=parse_time(document.wishes.validate_requested_at),
+            rebuild_requested_at=parse_time(document.wishes.rebuild_requested_at),
+            validate_text=document.wishes.validate_requested_at,
+            rebuild_text=document.wishes.rebuild_requested_at,
+        ),
+        last_proven=None if last is None else LastProven(last.rows, last.incarnation, last.snapshot, last.digest_spec),
+        hash=_hash(content),
+    )
 
 
 def _source(document: SourceDocument) -> SourceSpec:

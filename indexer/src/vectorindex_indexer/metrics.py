@@ -152,7 +152,7 @@ class Metrics:
         vectors: int | None,
         conclusive_at: datetime | None,
     ) -> None:
-        """Count a check that ended. `layers` maps L0 and L1 to their results; numbers that could not be read are None and leave the old ones."""
+        """Count a check that ended. `layers` maps L0 and L1 to results; a number that could not be read is None and leaves the old one."""
         for each in Result:
             self._check_result.labels(self._index, each).set(each is result)
         for layer, of_layer in layers.items():
