@@ -19,7 +19,7 @@ CREATE INDEX embeddings_model_name_entity_id ON public.embeddings (model_name, e
 -- The role the replicas use. Roles belong to the whole server, so another database may have made it already. load.py sets the password.
 DO $$
 BEGIN
-    CREATE ROLE docs_reader LOGIN NOINHERIT CONNECTION LIMIT 50;
+    CREATE ROLE docs_reader LOGIN CONNECTION LIMIT 50;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN
     NULL;
 END

@@ -30,7 +30,7 @@ CREATE INDEX faiss_metadata_model_name_entity_id ON public.faiss_metadata (model
 -- The role the replicas use. Roles belong to the whole server, so another database may have made it already. load.py sets the password.
 DO $$
 BEGIN
-    CREATE ROLE docs_reader LOGIN NOINHERIT CONNECTION LIMIT 50;
+    CREATE ROLE docs_reader LOGIN CONNECTION LIMIT 50;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN
     NULL;
 END

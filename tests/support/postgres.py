@@ -52,6 +52,7 @@ SETTINGS: Final = {
     "max_connections": "200",
     "shared_buffers": "128MB",
     "max_wal_size": "2GB",
+    "log_checkpoints": "off",
     "log_statement": "none",
     "log_min_error_statement": "panic",
     "password_encryption": "scram-sha-256",
