@@ -217,11 +217,16 @@ class EmbeddedPostgres:
 
 
 def find_free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port of 127.0.0.1 that nobody listens on, below those that the kernel gives to outgoing connections.
+
+    Those would be free now and perhaps taken when the server starts, or starts again. Raise PostgresError when every port tried is taken.
+    """
+    for _ in range(100):
+        port = 15_000 + secrets.randbelow(15_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise PostgresError("no free TCP port from 15000 to 29999 on 127.0.0.1")
 
 
 def _make_folder() -> tuple[Path, int]:

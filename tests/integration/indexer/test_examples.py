@@ -108,6 +108,12 @@ def test_a_join_or_a_forgotten_model_filter_would_give_other_rows(wordnet_databa
     assert scalar(wordnet_database, any_model, MODEL) != wordnet_database.counts.live
 
 
+@pytest.mark.parametrize("wordnet_database", [200], indirect=True)
+def test_fixture_offers_as_many_rows_as_asked_for(wordnet_database: WordnetDatabase) -> None:
+    assert wordnet_database.counts.rows == 200
+    assert scalar(wordnet_database, "SELECT count(*) FROM embeddings WHERE model_name = %s", MODEL) == 200
+
+
 def test_reader_logs_in_with_the_given_password_and_can_only_read(database: Database, tmp_path: Path) -> None:
     password_file = tmp_path / "password"
     password_file.write_text("of the demo\n")
