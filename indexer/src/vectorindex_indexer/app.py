@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from vectorindex_indexer import metrics, names, report
-from vectorindex_indexer.batcher import Answer, Batcher, BusyError, NothingToSearchError, Published, Query
+from vectorindex_indexer.batcher import Answer, Batcher, BusyError, NothingToSearchError, Publisher, Query
 from vectorindex_indexer.config import Identity, IndexType, Metric
 from vectorindex_indexer.errors import SearchError
 from vectorindex_indexer.openapi import MAX_BODY_BYTES, MAX_EF_SEARCH, MAX_HITS, MAX_K, MAX_QUERIES, build_openapi
@@ -33,7 +33,7 @@ RETRY_SECONDS: Final = 2
 _log = logging.getLogger(__name__)
 
 
-class ReplicaPort(Published, Protocol):
+class ReplicaPort(Publisher, Protocol):
     """What HTTP needs of a replica."""
 
     @property

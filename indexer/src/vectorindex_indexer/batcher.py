@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,19 +28,27 @@ class SearchView(Protocol):
 
 
 class Published(Protocol):
-    """What a replica offers to searches. All may change at any moment, from another thread."""
+    """A view with what is said of it; replaced as a whole."""
 
     @property
-    def view(self) -> SearchView | None:
-        """What is searched; None while there is nothing."""
-
-    @property
-    def proven(self) -> bool:
-        """Whether the view equals Postgres as of `as_of_text`."""
+    def view(self) -> SearchView:
+        """What is searched."""
 
     @property
     def as_of_text(self) -> str:
-        """The view's as-of point, RFC 3339 in UTC."""
+        """Its as-of point, RFC 3339 in UTC."""
+
+
+class Publisher(Protocol):
+    """What a replica offers to searches. Both may change at any moment, from another thread."""
+
+    @property
+    def published(self) -> Published | None:
+        """What is searched now; None while nothing may be."""
+
+    @property
+    def proven(self) -> bool:
+        """Whether that equals Postgres as of its as-of point, shown by the last check."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +92,8 @@ class Batcher:
     All methods belong to one event loop.
     """
 
-    def __init__(self, published: Published, render: Render, on_batch: Callable[[int], None]) -> None:
-        self._published = published
+    def __init__(self, publisher: Publisher, render: Render, on_batch: Callable[[int], None]) -> None:
+        self._publisher = publisher
         self._render = render
         self._on_batch = on_batch
         self._waiting: deque[tuple[Query, asyncio.Future[Answer]]] = deque()
@@ -144,29 +152,19 @@ class Batcher:
 
     def _search_batch(self, queries: Sequence[Query]) -> list[_Outcome]:
         """Answer all of them from one view; in the worker thread. Never raises: each query has its own outcome."""
-        state = self._look()
-        if state is None:
+        proven, published = self._publisher.proven, self._publisher.published
+        if published is None:
             return [NothingToSearchError("nothing to search yet") for _ in queries]
         outcomes: list[_Outcome] = [NothingToSearchError("not searched")] * len(queries)
         for positions in _group(queries):
             members = [queries[position] for position in positions]
-            for position, outcome in zip(positions, self._search_group(state, members), strict=True):
+            for position, outcome in zip(positions, self._search_group(published, proven, members), strict=True):
                 outcomes[position] = outcome
         return outcomes
 
-    def _look(self) -> "_State | None":
-        """Take view, as-of point and proof so that they belong together: read again if the view was replaced meanwhile."""
-        while True:
-            view = self._published.view
-            if view is None:
-                return None
-            state = _State(view, self._published.as_of_text, self._published.proven)
-            if self._published.view is view:
-                return state
-
-    def _search_group(self, state: "_State", queries: Sequence[Query]) -> list[_Outcome]:
+    def _search_group(self, published: Published, proven: bool, queries: Sequence[Query]) -> list[_Outcome]:
         """Answer queries that agree in `k` and `ef_search` by one call."""
-        view, as_of, proven = state
+        view = published.view
         vectors = queries[0].vectors if len(queries) == 1 else np.concatenate([query.vectors for query in queries])
         try:
             self._on_batch(len(vectors))
@@ -175,25 +173,17 @@ class Batcher:
             start = 0
             for query in queries:
                 end = start + len(query.vectors)
-                answer = Answer(view.generation, as_of, proven, ids[start:end], scores[start:end])
+                answer = Answer(view.generation, published.as_of_text, proven, ids[start:end], scores[start:end])
                 outcomes.append(self._render(query, answer))
                 start = end
         except SearchError as error:
             if len(queries) == 1:
                 return [error]
             # One of them is at fault: the others must not suffer, and only alone does the field named fit.
-            return [outcome for query in queries for outcome in self._search_group(state, [query])]
+            return [outcome for query in queries for outcome in self._search_group(published, proven, [query])]
         except Exception as error:  # a defect; whoever asked is told, and the thread lives on
             return [error] * len(queries)
         return outcomes
-
-
-class _State(NamedTuple):
-    """What belongs together of a replica's published state."""
-
-    view: SearchView
-    as_of: str
-    proven: bool
 
 
 def _group(queries: Sequence[Query]) -> list[list[int]]:

@@ -23,7 +23,7 @@ HEAD_BYTES: Final = 64 * 1024
 WRITE_SECONDS: Final = 30.0  # for which a client may refuse to take more of its answer
 KEEP_ALIVE_SECONDS: Final = 75  # longer than clients' pools usually keep a connection, so that they close it, not we
 GRACE_SECONDS: Final = 15  # for requests in flight when the draining is over
-STOP_SECONDS: Final = 5.0  # for the replica's writer
+STOP_SECONDS: Final = 15.0  # for the replica's writer to end and to save the index
 
 _log = logging.getLogger(__name__)
 
