@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,10 @@ KEPT_ARCHIVES = 3  # of each name, the newest
 _CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 _PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "default-timeout", "timeout", "retries", "no-index")
 _FIXED_TIME = 1_700_000_000
+_SHOWN_COLUMNS = 120
+_SHOWN_LINES = 15
+# More layers than this, and the store is made anew: every change of a source file leaves some behind.
+_MAX_LAYERS = 300
 
 
 def base_archive() -> Path:
@@ -107,6 +110,7 @@ def build_image(name: str, context: Path, dockerfile: Path, arguments: Mapping[s
 
 def _build(image: str, archive: Path, inputs: Mapping[str, Path], dockerfile: Path, arguments: Mapping[str, str]) -> None:
     base = make_base()
+    _limit_store()
     base_name = f"{BASE_IMAGE}-{BASE_EDITION}"
     try:
         buildah("inspect", "--type=image", base_name)
@@ -122,7 +126,6 @@ def _build(image: str, archive: Path, inputs: Mapping[str, Path], dockerfile: Pa
             "--pull-never",
             "--layers",
             "--format=oci",
-            f"--timestamp={_FIXED_TIME}",
             f"--build-arg=BASE={base_name}",
             *(f"--build-arg={key}={value}" for key, value in arguments.items()),
             *volumes,
@@ -130,14 +133,30 @@ def _build(image: str, archive: Path, inputs: Mapping[str, Path], dockerfile: Pa
             f"--tag={image}",
             str(context),
         )
-        with heartbeat(lambda seconds: f"building {image}, {seconds:.0f} s so far"):
-            code = subprocess.run(command, stdout=sys.stderr, check=False).returncode
-    if code:
-        raise ClusterError(f"the build of {dockerfile} failed, its output says why")
+        _run_build(command, image, archive.with_suffix(".log"))
     partial = archive.with_name(f".{archive.name}.{os.getpid()}")
     # Docker's archive format, because buildah leaves it uncompressed: faster here, and faster to import.
     buildah("push", image, f"docker-archive:{partial}:{image}")
     partial.rename(archive)
+
+
+def _run_build(command: list[str], image: str, log: Path) -> None:
+    """Run buildah, show its steps, and keep all it says in a log, of which a failure shows the end."""
+    step = "no step yet"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("w") as file,
+        heartbeat(lambda seconds: f"building {image}, {seconds:.0f} s so far: {step}"),
+        subprocess.Popen(command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
+    ):
+        for line in process.stdout or ():
+            file.write(line)
+            if "STEP " in line:
+                step = line.strip()[:_SHOWN_COLUMNS]
+                say(f"  {step}")
+    if process.returncode:
+        shown = "".join(log.read_text().splitlines(keepends=True)[-_SHOWN_LINES:])
+        raise ClusterError(f"the build of {image} failed at {step}; all it said is in {log}, last:\n{shown}")
 
 
 def import_archive(archive: Path, pid: int, programs: Path) -> None:
@@ -171,6 +190,13 @@ def _buildah_command(*arguments: str) -> list[str]:
     """
     store = cache() / "containers"
     return ["unshare", "--mount", "buildah", f"--root={store}", f"--runroot={store}/run", "--storage-driver=overlay", *arguments]
+
+
+def _limit_store() -> None:
+    layers = cache() / "containers" / "overlay"
+    if layers.exists() and sum(1 for _ in layers.iterdir()) > _MAX_LAYERS:
+        say("the image builder's store holds many old layers; starting a new one")
+        shutil.rmtree(cache() / "containers")
 
 
 def buildah(*arguments: str) -> str:
