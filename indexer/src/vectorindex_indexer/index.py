@@ -318,16 +318,12 @@ class View:
         """
         codes = encode(self._check(queries), self.spec.metric)
         _limit_faiss_threads()
-        found: list[tuple[Ids, Floats]] = []
-        for segment in self.segments:
-            if segment.live_rows:
-                rows = _search_segment(segment, self.spec, codes, k, ef_search or self.spec.hnsw.ef_search)
-                found.append(_score(segment.codes, segment.ids, rows, codes, self.spec.metric))
-        if self.delta.live_rows:
-            delta = self.delta
-            rows = _scan(delta, codes, min(k, delta.live_rows), self.spec.metric)
-            found.append(_score(delta.codes, delta.ids, rows, codes, self.spec.metric))
-        return _merge(found, len(codes), k, self.spec.metric)
+        with np.errstate(over="ignore", invalid="ignore"):  # a score beyond float32 is infinite, which ranks as it should
+            found = [self._search_segment(segment, codes, k, ef_search) for segment in self.segments if segment.live_rows]
+            if self.delta.live_rows:
+                rows = _scan(self.delta, codes, min(k, self.delta.live_rows), self.spec.metric)
+                found.append(_score(self.delta, rows, codes, self.spec.metric))
+            return _merge(found, len(codes), k, self.spec.metric)
 
     def live_entries(self) -> tuple[Ids, Words]:
         """Return id and code digest of every row that may be answered, an id as often as it is there.
@@ -354,6 +350,10 @@ class View:
             segments = tuple(segment.bury(wanted) for segment in segments)
             delta = delta.bury(wanted)
         return replace(self, segments=segments, delta=delta.append(np.asarray(add_ids, np.int64), add_codes))
+
+    def _search_segment(self, segment: Segment, codes: Floats, k: int, ef_search: int | None) -> tuple[Ids, Floats]:
+        rows = _search_segment(segment, self.spec, codes, k, ef_search or self.spec.hnsw.ef_search)
+        return _score(segment, rows, codes, self.spec.metric)
 
     def _check(self, queries: Floats) -> Floats:
         queries = np.ascontiguousarray(queries, np.float32)
@@ -513,23 +513,22 @@ def _error_bound(queries: Floats, reach: float, metric: Metric) -> NDArray[np.fl
     return bound
 
 
-def _score(codes: Floats, ids: Ids, rows: Positions, queries: Floats, metric: Metric) -> tuple[Ids, Floats]:
+def _score(part: Segment | Delta, rows: Positions, queries: Floats, metric: Metric) -> tuple[Ids, Floats]:
     """Return ids and scores of chosen rows, (q, w); id -1 and NaN where the row is -1.
 
     All scores of an answer come from here, in float64, so that equal vectors get equal scores wherever they are stored.
     """
-    width = rows.shape[1]
+    codes, width = part.codes, rows.shape[1]
     scores = np.empty(rows.shape, np.float32)
     step = max(1, _BLOCK_FLOATS // max(1, width * codes.shape[1]))
     for start in range(0, len(queries), step):
         chosen = codes[rows[start : start + step]].astype(np.float64)
         block = queries[start : start + step, None, :].astype(np.float64)
         terms = np.square(chosen - block) if metric is Metric.L2 else chosen * block
-        with np.errstate(over="ignore"):  # beyond float32 is infinitely far, which is what it means
-            scores[start : start + step] = terms.sum(axis=2)
+        scores[start : start + step] = terms.sum(axis=2)
     missing = rows < 0
     scores[missing] = np.nan
-    return np.where(missing, NO_ID, ids[rows]), scores
+    return np.where(missing, NO_ID, part.ids[rows]), scores
 
 
 def _merge(found: Sequence[tuple[Ids, Floats]], queries: int, k: int, metric: Metric) -> tuple[Ids, Floats]:
