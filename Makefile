@@ -64,7 +64,7 @@ crds: ## copy the definition into the chart
 	cp crds/vectorindexes.yaml charts/vectorindex/files/vectorindexes.yaml
 
 requirements: ## compile requirements/*.in anew, with hashes (needs uv)
-	@for side in operator indexer dev; do \
-	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate \
-	    --output-file requirements/$$side.txt requirements/$$side.in || exit 1; \
+	@for source in requirements/*.in; do \
+	  echo "$$source" && uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate \
+	    --output-file "$${source%.in}.txt" "$$source" || exit 1; \
 	done

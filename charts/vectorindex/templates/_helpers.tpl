@@ -46,6 +46,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
+{{- /* Labels of the monitoring namespaces as key=value, comma-separated */}}
+{{- define "vectorindex.monitoringLabels" -}}
+{{- $pairs := list }}
+{{- range $key, $value := .Values.monitoring.namespaceSelector }}
+{{- $pairs = append $pairs (printf "%s=%s" $key $value) }}
+{{- end }}
+{{- join "," $pairs }}
+{{- end }}
+
 {{- /* What the operator may do in each namespace it serves. tests/contract compares this list with the calls of the code. */}}
 {{- define "vectorindex.rules" -}}
 - apiGroups: [vectorindex.dev]

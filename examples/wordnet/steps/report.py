@@ -27,7 +27,7 @@ def detail(text: str) -> None:
     say("\n".join(f"   {line}" for line in text.splitlines()))
 
 
-def expect(condition: bool, message: str) -> None:  # noqa: FBT001  reads like an assertion
+def expect(condition: bool, message: str) -> None:
     """Raise StepError with the message unless the condition holds."""
     if not condition:
         raise StepError(message)
@@ -37,12 +37,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return rows as aligned columns: the first left-aligned, numbers to the right."""
     lines = [list(map(str, row)) for row in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+    shown = []
+    for first, *others in lines:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        shown.append("  ".join(cells))
+    return "\n".join(shown)
 
 
 def wait_until(what: str, probe: Callable[[], T | None], timeout_seconds: float, interval_seconds: float = 0.25) -> T:

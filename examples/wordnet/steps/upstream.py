@@ -1,4 +1,4 @@
-"""The database as the application that owns it sees it: loads, changes, and what must be in the index, by SQL that the product does not share."""
+"""The database as its owner sees it: loading, changing, and what must be in the index, by SQL that the product does not share."""
 
 import re
 from collections.abc import Iterator

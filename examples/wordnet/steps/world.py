@@ -13,6 +13,8 @@ from typing import Final
 
 import yaml
 
+from examples.wordnet import load
+
 from .kubernetes import ROOT, Kubernetes, Manifest, cluster_command
 from .report import StepError, detail, wait_until
 from .upstream import Upstream
@@ -89,18 +91,18 @@ def external_images() -> Images:
 def build_images() -> Images:
     """Build the three images from their Dockerfiles, unless they are cached."""
 
-    def build(name: str, context: Path, dockerfile: Path) -> str:
-        return cluster_command("build-image", name, str(context), "--file", str(dockerfile))
+    def build(name: str, dockerfile: Path) -> str:
+        return cluster_command("build-image", name, str(ROOT), "--file", str(dockerfile))
 
     return Images(
-        operator=build("vectorindex-operator", ROOT, ROOT / "operator" / "Dockerfile"),
-        indexer=build("vectorindex-indexer", ROOT, ROOT / "indexer" / "Dockerfile"),
-        postgres=build("vectorindex-postgres", ROOT / "examples" / "postgres", ROOT / "examples" / "postgres" / "Dockerfile"),
+        operator=build("vectorindex-operator", ROOT / "operator" / "Dockerfile"),
+        indexer=build("vectorindex-indexer", ROOT / "indexer" / "Dockerfile"),
+        postgres=build("vectorindex-postgres", ROOT / "examples" / "postgres" / "Dockerfile"),
     )
 
 
 def set_up_namespaces(world: World) -> None:
-    """Make both namespaces, under the strictest Pod Security there is, and remove indexes of an earlier run."""
+    """Make both namespaces, under the strictest Pod Security there is."""
     labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
     for name in (SYSTEM, SEARCH):
         world.kubernetes.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
@@ -109,18 +111,15 @@ def set_up_namespaces(world: World) -> None:
 def set_up_postgres(world: World) -> None:
     """Start Postgres with random passwords, load the rows, and leave a connection open."""
     kubernetes = world.kubernetes
-    passwords = {
-        name: _ensure_credentials(kubernetes, name, user)
-        for name, user in (("postgres-superuser", "postgres"), ("docs-reader", "docs_reader"))
-    }
+    superuser = _ensure_credentials(kubernetes, "postgres-superuser", "postgres")
+    reader = _ensure_credentials(kubernetes, "docs-reader", load.READER)
     kubernetes.apply((WORDNET / "postgres.yaml").read_text().replace("IMAGE", world.images.postgres), namespace=SEARCH)
     kubernetes.kubectl("rollout", "status", "statefulset/postgres", f"--namespace={SEARCH}", "--timeout=180s", timeout_seconds=190)
-    upstream = world.resources.enter_context(Upstream.reach(kubernetes, SEARCH, passwords["postgres-superuser"]))
+    upstream = world.resources.enter_context(Upstream.reach(kubernetes, SEARCH, superuser))
     world.set_upstream(upstream)
-    counts = upstream.load(passwords["docs-reader"])
-    detail(
-        f"Postgres holds {counts.rows:,} rows of the model, {counts.tombstoned:,} of them tombstoned, and {counts.other_model_rows:,} of another"
-    )
+    counts = upstream.load(reader)
+    dead, other = counts.tombstoned, counts.other_model_rows
+    detail(f"Postgres holds {counts.rows:,} rows of the model, {dead:,} of them tombstoned, and {other:,} of another")
 
 
 def _ensure_credentials(kubernetes: Kubernetes, name: str, username: str) -> str:
@@ -216,8 +215,8 @@ def delete_index(world: World, name: str) -> None:
 
 def pods_of(world: World, index: str) -> list[Manifest]:
     """Return the pods of an index."""
-    pods = world.kubernetes.items("pods", f"--namespace={SEARCH}", "--selector=app.kubernetes.io/managed-by=vectorindex-operator")
-    return [pod for pod in pods if pod["metadata"]["name"].startswith(f"{index}-index-")]
+    pods = world.kubernetes.items("pods", f"--namespace={SEARCH}", f"--selector=vectorindex.dev/index={index}")
+    return sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))
 
 
 def conditions(world: World, index: str) -> dict[str, Manifest]:
