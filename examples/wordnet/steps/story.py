@@ -43,11 +43,11 @@ class Done:
 # --- 1: from nothing to a proven index
 
 
-def set_up(scene: World) -> None:
+def set_up(scene: World, *chart_values: str) -> None:
     """Make Postgres, rows, operator and client."""
     world.set_up_namespaces(scene)
     world.set_up_postgres(scene)
-    world.install_operator(scene)
+    world.install_operator(scene, *chart_values)
     detail("the operator is installed by the chart")
     world.start_client(scene)
     world.delete_index(scene, INDEX)

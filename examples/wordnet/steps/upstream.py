@@ -63,6 +63,10 @@ class Upstream:
         """Put the rows of the example into the database, in place of what was there."""
         return load.load_rows(self.connection, replace=True, reader_password=reader_password, data=self.data)
 
+    def set_reader_password(self, password: str) -> None:
+        """Change the password with which replicas connect."""
+        load.set_reader_password(self.connection, password)
+
     def live(self) -> Rows:
         """Return the rows an index must hold."""
         return Rows(*load.live_rows(self.connection))

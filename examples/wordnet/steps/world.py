@@ -49,6 +49,7 @@ class World:
     kubernetes: Kubernetes
     images: Images
     resources: ExitStack = field(default_factory=ExitStack)
+    reader_password: str = field(default="", repr=False)
     _upstream: Upstream | None = None
 
     @property
@@ -70,14 +71,24 @@ class World:
 def open_world(cluster: str | None) -> World:
     """Bring up the cluster and its images; with an external cluster only look for them."""
     if cluster is None:
-        return World(None, Kubernetes(Path(cluster_command("tools")), None), external_images())
+        return open_external()
     with ThreadPoolExecutor(2) as pool:
         starting = pool.submit(cluster_command, "up", "--name", cluster)
         building = pool.submit(build_images)
         kubeconfig, images = Path(starting.result()), building.result()
+    load_images(cluster, images)
+    return World(cluster, Kubernetes(Path(cluster_command("bin-dir")), kubeconfig), images)
+
+
+def open_external() -> World:
+    """Use the cluster of the current KUBECONFIG and the images that the environment names."""
+    return World(None, Kubernetes(Path(cluster_command("tools")), None), external_images())
+
+
+def load_images(cluster: str, images: Images) -> None:
+    """Put the images into a local cluster."""
     for image in (images.postgres, images.operator, images.indexer):
         cluster_command("load-image", "--name", cluster, image)
-    return World(cluster, Kubernetes(Path(cluster_command("bin-dir")), kubeconfig), images)
 
 
 def external_images() -> Images:
@@ -112,12 +123,12 @@ def set_up_postgres(world: World) -> None:
     """Start Postgres with random passwords, load the rows, and leave a connection open."""
     kubernetes = world.kubernetes
     superuser = _ensure_credentials(kubernetes, "postgres-superuser", "postgres")
-    reader = _ensure_credentials(kubernetes, "docs-reader", load.READER)
+    world.reader_password = _ensure_credentials(kubernetes, "docs-reader", load.READER)
     kubernetes.apply((WORDNET / "postgres.yaml").read_text().replace("IMAGE", world.images.postgres), namespace=SEARCH)
     kubernetes.kubectl("rollout", "status", "statefulset/postgres", f"--namespace={SEARCH}", "--timeout=180s", timeout_seconds=190)
     upstream = world.resources.enter_context(Upstream.reach(kubernetes, SEARCH, superuser))
     world.set_upstream(upstream)
-    counts = upstream.load(reader)
+    counts = upstream.load(world.reader_password)
     dead, other = counts.tombstoned, counts.other_model_rows
     detail(f"Postgres holds {counts.rows:,} rows of the model, {dead:,} of them tombstoned, and {other:,} of another")
 
@@ -135,16 +146,16 @@ def _ensure_credentials(kubernetes: Kubernetes, name: str, username: str) -> str
     return password
 
 
-def install_operator(world: World) -> None:
-    """Install the chart and wait until the operator is ready."""
-    settings = [*_image_values("image", world.images.operator), *_image_values("indexer.image", world.images.indexer)]
+def install_operator(world: World, *more: str) -> None:
+    """Install the chart, with `more` values such as `logLevel=debug`, and wait until the operator is ready."""
+    settings = [*_image_values("image", world.images.operator), *_image_values("indexer.image", world.images.indexer), *more]
     world.kubernetes.helm(
         "upgrade",
         "--install",
         RELEASE,
         str(ROOT / "charts" / "vectorindex"),
         f"--namespace={SYSTEM}",
-        *(f"--set-string={setting}" for setting in settings),
+        *(f"--set-string={setting}" for setting in settings),  # a tag may look like a number
         "--wait",
         "--timeout=150s",
     )
