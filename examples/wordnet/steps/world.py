@@ -148,7 +148,7 @@ def _ensure_credentials(kubernetes: Kubernetes, name: str, username: str) -> str
 
 def install_operator(world: World, *more: str) -> None:
     """Install the chart, with `more` values such as `logLevel=debug`, and wait until the operator is ready."""
-    settings = [*_image_values("image", world.images.operator), *_image_values("indexer.image", world.images.indexer), *more]
+    settings = [*image_values("image", world.images.operator), *image_values("indexer.image", world.images.indexer), *more]
     world.kubernetes.helm(
         "upgrade",
         "--install",
@@ -161,7 +161,7 @@ def install_operator(world: World, *more: str) -> None:
     )
 
 
-def _image_values(key: str, image: str) -> list[str]:
+def image_values(key: str, image: str) -> list[str]:
     """Return the chart's values of an image: repository, and digest or tag."""
     if "@" in image:
         repository, _, digest = image.partition("@")
