@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from cluster import requirements
+from cluster import binaries, packages, requirements
+from cluster.errors import ClusterError
 
 QUICK = ("tests/unit", "tests/contract")
 INDEXER = ("tests/integration/indexer",)
@@ -26,15 +27,28 @@ def choose_folders(*, external: bool, control_plane_missing: str | None, node_mi
     return folders, sentences
 
 
+def prepare() -> None:
+    """Install and build what clusters need: here it shows its progress, in a test pytest would keep silent for minutes."""
+    if packages.missing_packages() and packages.can_install():
+        packages.install()
+    binaries.ensure()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tests and return the exit code: that of pytest, or 3 when all was well but a part could not run."""
     parser = argparse.ArgumentParser(prog="python -m tests", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--slow", action="store_true", help="the full form of the long tests, too")
     options, for_pytest = parser.parse_known_args(arguments)
+    no_control_plane = requirements.missing_for_control_plane()
+    if no_control_plane is None:
+        try:
+            prepare()
+        except ClusterError as error:
+            no_control_plane = str(error)
     folders, sentences = choose_folders(
         external=os.environ.get("CLUSTER") == "external",
-        control_plane_missing=requirements.missing_for_control_plane(),
-        node_missing=requirements.missing(),
+        control_plane_missing=no_control_plane,
+        node_missing=no_control_plane or requirements.missing(),
     )
     selection = [] if options.slow else ["-m", "not slow"]
     code = int(pytest.main([*selection, *for_pytest, *folders]))
