@@ -53,6 +53,3 @@ class SearchError(VectorIndexError):
         super().__init__(message)
         self.field = field
         self.message = message
-
-
-NullSum = NullSumError
