@@ -330,10 +330,17 @@ class View:
 
         Codes are read from FAISS' own memory, so damage to them is seen.
         """
+        return self._entries(lambda part: np.flatnonzero(~part.dead))
+
+    def entries_of(self, wanted: Ids) -> tuple[Ids, Words]:
+        """Return the same of the rows of some ids only."""
+        return self._entries(lambda part: np.flatnonzero(~part.dead & np.isin(part.ids, wanted)))
+
+    def _entries(self, choose: "Callable[[Segment | Delta], NDArray[np.intp]]") -> tuple[Ids, Words]:
         parts: list[Segment | Delta] = [*self.segments, self.delta]
-        live = [np.flatnonzero(~part.dead) for part in parts]
-        ids = np.concatenate([part.ids[rows] for part, rows in zip(parts, live, strict=True)])
-        return ids, np.concatenate([_digest_rows(part.codes, rows) for part, rows in zip(parts, live, strict=True)])
+        chosen = [choose(part) for part in parts]
+        ids = np.concatenate([part.ids[rows] for part, rows in zip(parts, chosen, strict=True)])
+        return ids, np.concatenate([_digest_rows(part.codes, rows) for part, rows in zip(parts, chosen, strict=True)])
 
     def change(self, remove: Ids, add_ids: Ids, add_codes: Floats) -> "View":
         """Return a view in which every row of the ids in `remove` is dead, and after that the added rows are there.

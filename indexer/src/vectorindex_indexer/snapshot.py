@@ -78,6 +78,7 @@ class SavedMeta:
     root_digest: str
     as_of: SavedAsOf
     proven_at: str  # RFC 3339, UTC; "" when never proven
+    built_at: str = ""  # RFC 3339, UTC: when the build of this generation began
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,611 @@
+"""The life of one replica: load, prove, serve, follow, repair, save, stop. One thread of its own does all the writing."""
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+import faiss
+
+from vectorindex_indexer import compare, report, snapshot
+from vectorindex_indexer.compare import Drift
+from vectorindex_indexer.config import Identity, Settings, WhenUnverified, load_behaviour, load_identity, parse_time
+from vectorindex_indexer.connect import Connector
+from vectorindex_indexer.cycle import Belief, Findings, InconclusiveError, Layers, Terms, run_cycle
+from vectorindex_indexer.errors import ConfigError, SnapshotError, SourceError
+from vectorindex_indexer.index import View, needs_merge
+from vectorindex_indexer.ledger import NEVER, parse_ledger
+from vectorindex_indexer.load import load_candidate
+from vectorindex_indexer.metrics import Metrics
+from vectorindex_indexer.names import DriftKind, ProofReason, Result, SourceReason, State
+from vectorindex_indexer.rows import AsOf
+from vectorindex_indexer.source import Source
+from vectorindex_indexer.version import VERSION
+
+LOG = logging.getLogger(__name__)
+
+SAVE_EVERY_SECONDS: Final = 30.0  # a changed index is saved at most this often, and when the process stops
+LOAD_SECONDS: Final = 3600.0  # the longest a load may hold its database snapshot
+REBUILD_EVERY_SECONDS: Final = 60.0  # between two rebuilds nobody asked for
+RETRY_SECONDS: Final = (0.5, 30.0)  # first and longest pause after a check that ended unknown
+POLL_SECONDS: Final = 0.2  # how soon a changed file is seen
+SAMPLE_IDS: Final = 10
+UNKNOWN: Final = Layers(Result.UNKNOWN, Result.UNKNOWN)
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """What searches are answered from: one reference, replaced as a whole."""
+
+    view: View
+    as_of_text: str
+    root: str
+
+
+@dataclass(frozen=True, eq=False)
+class Rebuild:
+    """A candidate being loaded in the background, and why."""
+
+    candidate: Future[Belief]
+    trigger: str  # start, load (a saved index was refused), check, wish, merge
+    started: float
+    started_at: datetime
+
+
+@dataclass
+class Memory:
+    """What the writer knows of its checks. Only the writer changes it; `status` reads it under the lock."""
+
+    findings: Findings = field(
+        default_factory=lambda: Findings(Result.UNKNOWN, ProofReason.NOT_CHECKED, "no check has finished yet", UNKNOWN)
+    )
+    checked_at: datetime | None = None
+    conclusive_at: datetime | None = None
+    proven_at: datetime | None = None
+    proven_clock: float = NEVER  # the same, on the monotonic clock
+    seconds: float = 0.0
+    source_reason: SourceReason = SourceReason.NOT_TRIED
+    source_message: str = ""
+    drift: Drift = field(default_factory=Drift)  # what differs now
+    validate_echo: str = ""
+    rebuild_echo: str = ""
+
+
+class Replica:
+    """One replica of one index. `start` it, ask `view`, `status` and `is_ready`, `stop` it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.identity = load_identity(settings.config)
+        self.metrics = Metrics(self.identity.name)
+        self.metrics.build(VERSION, faiss.__version__, self.identity.index.type, self.identity.index.metric)
+        self._behaviour = load_behaviour(settings.live, settings.config)
+        self._source = Source(self.identity.source, self.identity.index, make_connector(settings, self.identity))
+        self._lock = threading.RLock()  # what changes together is seen together in `status`
+        self._memory = Memory()
+        self._belief: Belief | None = None
+        self._published: Published | None = None
+        self._trusted = False  # the belief was proven in this process, or may be served until it can be
+        self._repairs: deque[report.Repair] = deque(maxlen=10)
+        self._progress = (0, 0)
+        self._loaded = False  # the belief came from disk, and no check has finished since
+        self._built_at: datetime | None = None
+        self._rebuild: Rebuild | None = None
+        self._rebuild_due = ""  # trigger of a rebuild that is wanted
+        self._rebuilt = NEVER
+        self._saved: Belief | None = None
+        self._saved_clock = NEVER
+        self._failures = 0
+        self._seen: dict[str, datetime] = {}  # wish: when this process first saw it
+        self._unreadable = ""  # why the live file could not be read last time
+        self._stopping = threading.Event()
+        self._background = ThreadPoolExecutor(1, "load")
+        self._thread = threading.Thread(target=self._live, name="writer", daemon=True)
+
+    # --- asked from other threads
+
+    @property
+    def view(self) -> View | None:
+        """What is searched now; None while nothing may be."""
+        published = self._published
+        return published.view if published and self._trusted else None
+
+    @property
+    def published(self) -> Published | None:
+        """View, as-of point and root digest that belong together."""
+        return self._published if self._trusted else None
+
+    @property
+    def as_of_text(self) -> str:
+        """The as-of point of the view, RFC 3339; "" without a view."""
+        published = self._published
+        return published.as_of_text if published else ""
+
+    @property
+    def proven(self) -> bool:
+        """Whether the last check ended ok, and not too long ago."""
+        memory = self._memory
+        age = time.monotonic() - memory.proven_clock
+        return memory.findings.result is Result.OK and not memory.drift.rows and age <= self._behaviour.max_staleness.total_seconds()
+
+    def is_ready(self) -> bool:
+        """Whether searches may be sent here."""
+        if self._stopping.is_set() or self.view is None:
+            return False
+        if self._behaviour.when_unverified is WhenUnverified.SERVE:
+            return True
+        return time.monotonic() - self._memory.proven_clock <= self._behaviour.max_staleness.total_seconds()
+
+    def is_alive(self) -> bool:
+        """Whether the writer lives. Says nothing of data or source."""
+        return self._thread.is_alive() or self._stopping.is_set()
+
+    def start(self) -> None:
+        """Start the writer."""
+        self._thread.start()
+
+    def stop_accepting(self) -> None:
+        """Be not ready from now on; what is asked is still answered."""
+        self._stopping.set()
+
+    def stop(self) -> None:
+        """End the writer, and save what is not saved yet."""
+        self._stopping.set()
+        self._background.shutdown(wait=False, cancel_futures=True)
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+        self._save(force=True)
+
+    def status(self) -> report.Status:
+        """Return the document of `/v1/status`."""
+        with self._lock:
+            memory, belief, behaviour = self._memory, self._belief, self._behaviour
+            findings = memory.findings
+            return report.Status(
+                version=1,
+                identity=report.Identity(
+                    name=self.identity.name,
+                    namespace=self.identity.namespace,
+                    uid=self.identity.uid,
+                    pod_name=self.settings.pod_name,
+                    pod_uid=self.settings.pod_uid,
+                    identity_hash=self.identity.hash,
+                    live_hash=behaviour.hash,
+                    validate_requested_at=memory.validate_echo,
+                    rebuild_requested_at=memory.rebuild_echo,
+                ),
+                state=self._state(),
+                ready=self.is_ready(),
+                proven=self.proven,
+                suspended=behaviour.suspend,
+                view=describe_view(belief.view) if belief and self._trusted else None,
+                source=report.Source(
+                    reachable=memory.source_reason is SourceReason.REACHABLE,
+                    reason=memory.source_reason,
+                    message=memory.source_message,
+                    identity=self._source.identity,
+                ),
+                proof=self._describe_proof(memory, belief),
+                drift=report.Drift(**count_drift(memory.drift)),
+                pending=findings.pending,
+                repairs=list(self._repairs),
+                progress=report.Progress(*self._progress),
+                quarantine={str(reason): rows for reason, rows in belief.ledger.count_quarantine().items()} if belief else {},
+            )
+
+    def _describe_proof(self, memory: Memory, belief: Belief | None) -> report.Proof:
+        findings = memory.findings
+        layers = Layers(Result.OK, Result.OK) if findings.result is Result.OK else findings.found
+        shown = belief if self._trusted else None
+        return report.Proof(
+            result=findings.result,
+            reason=findings.reason,
+            message=findings.message,
+            root_digest=str(shown.root) if shown else "",
+            as_of=to_text(shown.as_of.at) if shown else "",
+            snapshot=shown.as_of.snapshot if shown else "",
+            incarnation=shown.as_of.incarnation if shown else "",
+            fingerprint=shown.as_of.fingerprint if shown else "",
+            digest_spec=shown.digest_spec if shown else "",
+            checked_at=to_text(memory.checked_at),
+            conclusive_at=to_text(memory.conclusive_at),
+            proven_at=to_text(memory.proven_at),
+            source_rows=findings.source_rows,
+            ledger_rows=belief.ledger.rows if belief else 0,
+            seconds=round(memory.seconds, 3),
+            layers=report.Layers(layers.l0, layers.l1),
+        )
+
+    def _state(self) -> State:
+        if self._stopping.is_set():
+            return State.STOPPING
+        if self._belief is None:
+            return State.LOADING if self._rebuild else State.STARTING
+        if not self._trusted:
+            return State.PROVING
+        if self._memory.drift.rows:
+            return State.REPAIRING
+        return State.UNPROVEN if self._memory.findings.result is Result.UNKNOWN else State.SERVING
+
+    # --- the writer
+
+    def _live(self) -> None:
+        """Check and follow until stopped. A defect of ours is a check that ended unknown, never the end of the thread."""
+        self._guard(self._restore)
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            self._guard(self._step)
+            self._guard(self._save)
+            self._wait(started)
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception:
+            LOG.exception("a step of the replica failed", extra={"step": step.__name__})
+            self._record(Findings(Result.UNKNOWN, ProofReason.INTERNAL_ERROR, "a defect of the indexer; see its log", UNKNOWN), 0.0)
+
+    def _wait(self, started: float) -> None:
+        """Wait for the next period, for the end of a load, or for a wish; after a failure, for a growing pause."""
+        pause = self._behaviour.period.total_seconds()
+        if self._failures:
+            first, longest = RETRY_SECONDS
+            pause = min(pause, longest, first * 2.0 ** (self._failures - 1)) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries
+        while not self._stopping.is_set():
+            elapsed = time.monotonic() - started
+            if self._rebuild is not None and self._rebuild.candidate.done():
+                return
+            if elapsed >= pause and not (self._belief is None and self._rebuild):
+                return
+            if self._reread() or (elapsed >= 1.0 and self._has_wish()):
+                return
+            self._stopping.wait(POLL_SECONDS if self._belief else POLL_SECONDS / 4)
+
+    def _reread(self) -> bool:
+        """Read behaviour and wishes again. Returns whether they changed; a file that can't be read leaves the old ones in force."""
+        try:
+            behaviour = load_behaviour(self.settings.live, self.settings.config)
+        except ConfigError as error:
+            if str(error) != self._unreadable:
+                self._unreadable = str(error)
+                LOG.warning("behaviour not read, the former stays in force: %s", error)
+            return False
+        self._unreadable = ""
+        changed = behaviour != self._behaviour
+        with self._lock:
+            self._behaviour = behaviour
+        return changed
+
+    def _has_wish(self) -> bool:
+        wishes = self._behaviour.wishes
+        validate = wishes.validate_requested_at is not None and wishes.validate_text != self._memory.validate_echo
+        rebuild = wishes.rebuild_requested_at is not None and wishes.rebuild_text != self._memory.rebuild_echo
+        return validate or (rebuild and self._rebuild is None and not self._behaviour.suspend)
+
+    def _answers(self, wish: datetime | None, text: str, begun: datetime | None) -> bool:
+        """Whether something begun at that time answers a wish: begun after the wish, or (clocks differ) after we first saw it."""
+        if wish is None or begun is None:
+            return False
+        return begun >= min(wish, self._seen.setdefault(text, datetime.now(UTC)))
+
+    def _step(self) -> None:
+        """Do one thing: take over a finished candidate, or check what is served; start a rebuild where one is due."""
+        wishes = self._behaviour.wishes
+        for text in (wishes.validate_text, wishes.rebuild_text):
+            if text:
+                self._seen.setdefault(text, datetime.now(UTC))
+        if self._rebuild is not None and self._rebuild.candidate.done():
+            self._take_over(self._rebuild)
+        elif self._belief is not None:
+            self._check(self._belief)
+        self._plan_rebuild()
+
+    def _terms(self, *, whole: bool, apply: bool) -> Terms:
+        behaviour = self._behaviour
+        return Terms(
+            now=time.monotonic(),
+            period=behaviour.period.total_seconds(),
+            content_sweep=behaviour.content_sweep.total_seconds(),
+            whole=whole,
+            apply=apply,
+            last_proven_rows=behaviour.last_proven.rows if behaviour.last_proven else 0,
+        )
+
+    def _check(self, belief: Belief) -> None:
+        """Check what is served, and publish what follows."""
+        wishes, begun, started = self._behaviour.wishes, datetime.now(UTC), time.monotonic()
+        wished = wishes.validate_requested_at is not None and wishes.validate_text != self._memory.validate_echo
+        first = self._loaded
+        terms = self._terms(whole=wished or first, apply=not self._behaviour.suspend)
+        outcome = run_cycle(self._source, belief, terms, self._announce)
+        findings, seconds = outcome.findings, time.monotonic() - started
+        with self._lock:
+            if findings.result is Result.OK:
+                self._publish(outcome.belief)
+            elif first and findings.result is Result.UNKNOWN and self._behaviour.when_unverified is WhenUnverified.SERVE:
+                self._serve_unverified(belief)
+            if findings.result is not Result.UNKNOWN:
+                self._loaded = False
+            self._record(findings, seconds)
+            if findings.drift.rows and findings.reason is not ProofReason.DRIFT_SUSPENDED:
+                self._record_repair(findings, belief, seconds, action="patch", trigger="load" if first else "check")
+        if findings.reason in (ProofReason.REPAIR_FAILED, ProofReason.DIGEST_SPEC_DIFFERS):
+            self._rebuild_due = "check"
+        elif needs_merge(outcome.belief.view) and not self._behaviour.suspend:
+            self._rebuild_due = self._rebuild_due or "merge"
+        if wished and self._answers(wishes.validate_requested_at, wishes.validate_text, begun):
+            with self._lock:
+                self._memory.validate_echo = wishes.validate_text
+
+    def _announce(self, drift: Drift) -> None:
+        """Make drift visible while it is being repaired."""
+        with self._lock:
+            self._memory.drift = drift
+        self.metrics.drift({DriftKind(kind): rows for kind, rows in count_drift(drift).items()})
+        LOG.warning("drift found", extra={"drift": count_drift(drift), "ids": drift.ids[:SAMPLE_IDS].tolist()})
+
+    def check_now(self) -> None:
+        """Make one check in the calling thread, changing nothing; without a saved index, of one built for it."""
+        self._restore()
+        if self._belief is not None:
+            started = time.monotonic()
+            outcome = run_cycle(self._source, self._belief, self._terms(whole=True, apply=False), self._announce)
+            self._trusted = outcome.findings.result is Result.OK
+            self._record(outcome.findings, time.monotonic() - started)
+            return
+        self._plan_rebuild()
+        assert self._rebuild is not None  # noqa: S101 - without a belief one is always planned
+        wait([self._rebuild.candidate])
+        self._take_over(self._rebuild)
+
+    # --- rebuilds
+
+    def _plan_rebuild(self) -> None:
+        wishes = self._behaviour.wishes
+        if self._rebuild is not None:
+            return
+        wished = wishes.rebuild_requested_at is not None and wishes.rebuild_text != self._memory.rebuild_echo
+        if wished and self._answers(wishes.rebuild_requested_at, wishes.rebuild_text, self._built_at):
+            with self._lock:
+                self._memory.rebuild_echo = wishes.rebuild_text
+            wished = False
+        if self._belief is None:
+            trigger = self._rebuild_due or "start"
+        elif wished and not self._behaviour.suspend:
+            trigger = "wish"
+        elif self._rebuild_due and time.monotonic() - self._rebuilt > REBUILD_EVERY_SECONDS:
+            trigger = self._rebuild_due
+        else:
+            return
+        generation = self._belief.view.generation + 1 if self._belief else 1
+        proven = self._behaviour.last_proven
+        candidate = self._background.submit(
+            load_candidate,
+            self._source,
+            self.identity.index,
+            generation=generation,
+            proven_rows=proven.rows if proven else 0,
+            seconds=LOAD_SECONDS,
+            progress=self._advance,
+        )
+        LOG.info("building an index", extra={"trigger": trigger, "generation": generation})
+        self._rebuild = Rebuild(candidate, trigger, time.monotonic(), datetime.now(UTC))
+
+    def _advance(self, done: int, expected: int) -> None:
+        if self._stopping.is_set():
+            raise SourceError(SourceReason.CONNECTION_LOST, "the process is stopping")
+        self._progress = (done, expected)
+
+    def _take_over(self, rebuild: Rebuild) -> None:
+        """Prove a candidate and switch to it; until then, and if it can't be proven, the former index stays."""
+        self._rebuild = None
+        self._rebuilt = time.monotonic()
+        seconds = self._rebuilt - rebuild.started
+        try:
+            candidate = rebuild.candidate.result()
+        except SourceError as error:
+            self._record(Findings(Result.UNKNOWN, error.reason, error.message, UNKNOWN, source_error=error), seconds)
+            return
+        except InconclusiveError as error:
+            self._record(Findings(Result.UNKNOWN, error.reason, error.message, UNKNOWN), seconds)
+            return
+        self.metrics.build_finished(seconds)
+        former = self._belief
+        outcome = run_cycle(self._source, candidate, self._terms(whole=True, apply=True), lambda _: None)
+        if outcome.findings.result is not Result.OK or outcome.findings.drift.rows:
+            LOG.warning("the candidate was not proven", extra={"reason": outcome.findings.reason})
+            self._record(outcome.findings, time.monotonic() - rebuild.started)
+            self._finish_rebuild(rebuild, outcome.findings, former, "failed")
+            return
+        self._built_at = rebuild.started_at
+        self._rebuild_due = ""
+        self._loaded = False
+        with self._lock:
+            self._publish(outcome.belief)
+            self._record(outcome.findings, time.monotonic() - rebuild.started)
+            self._finish_rebuild(rebuild, outcome.findings, former, "repaired")
+
+    def _finish_rebuild(self, rebuild: Rebuild, findings: Findings, former: Belief | None, result: str) -> None:
+        """Count a rebuild as a repair where it replaced, or was to replace, something wrong or what somebody wished away."""
+        if rebuild.trigger in ("load", "check", "wish"):
+            seconds = time.monotonic() - rebuild.started
+            self._record_repair(findings, former, seconds, action="rebuild", trigger=rebuild.trigger, result=result)
+
+    # --- publishing and recording
+
+    def _publish(self, belief: Belief) -> None:
+        with self._lock:
+            self._belief = belief
+            self._published = Published(belief.view, to_text(belief.as_of.at), str(belief.root))
+            self._trusted = True
+        self.metrics.view(belief.view)
+        self.metrics.quarantine(belief.ledger.count_quarantine())
+
+    def _serve_unverified(self, belief: Belief) -> None:
+        """Serve a saved index that was proven once, fits its seals and agrees with itself, while the source can't be asked."""
+        if self._trusted or belief.ledger.find_broken():
+            return
+        if compare.compare_index(*belief.ledger.entries(), *belief.view.live_entries()).rows:
+            return
+        LOG.warning("serving the saved index unverified: the source can't be read")
+        self._publish(belief)
+
+    def _record(self, findings: Findings, seconds: float) -> None:
+        """Remember and count how a check ended."""
+        now = datetime.now(UTC)
+        conclusive = findings.result is not Result.UNKNOWN
+        repaired = findings.result is Result.OK
+        with self._lock:
+            memory = self._memory
+            memory.findings, memory.checked_at, memory.seconds = findings, now, seconds
+            if findings.source_error is not None:
+                memory.source_reason, memory.source_message = findings.source_error.reason, findings.source_error.message
+            elif findings.reason is not ProofReason.INTERNAL_ERROR:
+                memory.source_reason, memory.source_message = SourceReason.REACHABLE, ""
+            if conclusive:
+                memory.conclusive_at = now
+                memory.drift = Drift() if repaired else findings.drift
+            if repaired:
+                memory.proven_at, memory.proven_clock = now, time.monotonic()
+            drift = memory.drift
+        self._failures = 0 if conclusive else self._failures + 1
+        self.metrics.drift({DriftKind(kind): rows for kind, rows in count_drift(drift).items()})
+        if repaired:
+            self.metrics.synchronised(findings.followed.inserted, findings.followed.updated, findings.followed.deleted)
+        self.metrics.check_finished(
+            findings.result,
+            {"L0": findings.found.l0, "L1": findings.found.l1},
+            seconds=seconds,
+            source_rows=findings.source_rows if conclusive else None,
+            vectors=self._belief.view.live_rows if self._belief else None,
+            conclusive_at=now if conclusive else None,
+        )
+        level = logging.WARNING if findings.result is not Result.OK else logging.INFO if findings.followed.rows else logging.DEBUG
+        LOG.log(level, "check finished: %s", findings.message, extra={"result": str(findings.result), "reason": str(findings.reason)})
+
+    def _record_repair(
+        self, findings: Findings, former: Belief | None, seconds: float, *, action: str, trigger: str, result: str = ""
+    ) -> None:
+        result = result or ("repaired" if findings.result is Result.OK else "failed")
+        counts = count_drift(findings.drift)
+        repair = report.Repair(
+            at=to_text(datetime.now(UTC)),
+            action=action,
+            trigger=trigger,
+            result=result,
+            drift=report.Drift(**counts),
+            sample_ids=[str(key) for key in findings.drift.ids[:SAMPLE_IDS].tolist()],
+            root_before=str(former.root) if former else "",
+            root_after=str(self._belief.root) if self._belief and result == "repaired" else "",
+            seconds=round(seconds, 3),
+        )
+        with self._lock:
+            self._repairs.appendleft(repair)
+        repaired = {DriftKind(kind): rows for kind, rows in counts.items()} if result == "repaired" else {}
+        self.metrics.repaired(action, trigger, result, repaired)
+        LOG.warning("repair finished", extra={"action": action, "trigger": trigger, "result": result, "drift": counts})
+
+    # --- the saved index
+
+    def _restore(self) -> None:
+        """Take up the saved index, if there is one that can be trusted to be ours; it is not served before a check."""
+        snapshot.discard_partial(self.settings.data)
+        try:
+            saved = snapshot.load(
+                self.settings.data,
+                snapshot.Expected(self.identity.name, self.identity.uid, self.identity.hash, self.identity.index),
+            )
+            belief = Belief(parse_ledger(saved.arrays), saved.view, parse_as_of(saved.meta.as_of), saved.meta.digest_spec, NEVER)
+        except (SnapshotError, ValueError) as error:
+            reason = error.reason if isinstance(error, SnapshotError) else "Inconsistent"
+            self.metrics.saved_index_loaded("absent" if reason == "Missing" else reason)
+            if reason != "Missing":
+                LOG.warning("saved index refused, building anew: %s", error, extra={"reason": reason})
+                self._rebuild_due = "load"
+            return
+        self.metrics.saved_index_loaded("loaded")
+        with self._lock:
+            self._belief = belief
+            self._loaded = True
+            self._built_at = parse_time(saved.meta.built_at)
+
+    def _save(self, *, force: bool = False) -> None:
+        """Save what is published, if it was proven and changed since. A failure costs only the quicker start."""
+        belief, proven_at = self._belief, self._memory.proven_at
+        if belief is None or proven_at is None or self._memory.findings.result is not Result.OK or is_saved(belief, self._saved):
+            return
+        if not force and time.monotonic() - self._saved_clock < SAVE_EVERY_SECONDS:
+            return
+        self._saved_clock = time.monotonic()
+        as_of = belief.as_of
+        meta = snapshot.SavedMeta(
+            name=self.identity.name,
+            uid=self.identity.uid,
+            identity_hash=self.identity.hash,
+            digest_spec=belief.digest_spec,
+            generation=belief.view.generation,
+            root_digest=str(belief.root),
+            as_of=snapshot.SavedAsOf(as_of.snapshot, as_of.incarnation, as_of.fingerprint, to_text(as_of.at)),
+            proven_at=to_text(proven_at),
+            built_at=to_text(self._built_at),
+        )
+        try:
+            snapshot.save(self.settings.data, meta, belief.view, belief.ledger.to_arrays())
+            self._saved = belief
+        except (SnapshotError, OSError) as error:
+            LOG.warning("index not saved: %s", error)
+
+
+def check_once(settings: Settings) -> report.Status:
+    """Make one check and change nothing: of the saved index where there is one, else of an index built for it."""
+    replica = Replica(settings)
+    replica.check_now()
+    return replica.status()
+
+
+def make_connector(settings: Settings, identity: Identity) -> Connector:
+    """Return what opens connections as this index."""
+    application = f"vectorindex {identity.namespace}/{identity.name}"
+    return Connector(identity.source.postgres, credentials=settings.credentials, tls=settings.tls, application_name=application)
+
+
+def parse_as_of(saved: snapshot.SavedAsOf) -> AsOf:
+    """Return the as-of point of a saved index."""
+    at = parse_time(saved.at)
+    if at is None:
+        raise ValueError(f"the saved index has no as-of time: {saved.at!r}")
+    return AsOf(saved.snapshot, saved.incarnation, saved.fingerprint, at, in_recovery=False)
+
+
+def to_text(moment: datetime | None) -> str:
+    """Return RFC 3339 in UTC with milliseconds; "" for never."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if moment else ""
+
+
+def count_drift(drift: Drift) -> dict[str, int]:
+    """Return rows by kind."""
+    return {kind: int(getattr(drift, kind).size) for kind in DriftKind}
+
+
+def describe_view(view: View) -> report.View:
+    """Return the view's part of the status."""
+    return report.View(
+        generation=view.generation,
+        rows=view.live_rows,
+        delta=view.delta_rows,
+        dead=view.dead_rows,
+        segments=len(view.segments),
+        bytes=view.bytes,
+        index_type=view.spec.type,
+    )
+
+
+def is_saved(belief: Belief, saved: Belief | None) -> bool:
+    """Whether what is on disk says the same rows: a later as-of point alone is not worth writing for."""
+    return saved is not None and saved.ledger.root == belief.ledger.root and saved.view is belief.view

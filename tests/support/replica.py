@@ -1,0 +1,206 @@
+"""A replica of a test database: its files, its source, and ways to plant faults into what it believes."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from examples.wordnet.load import MODEL, Variant, live_rows
+from tests.support.postgres import Login, WordnetDatabase
+from vectorindex_indexer.config import Settings, load_identity
+from vectorindex_indexer.connect import Connector
+from vectorindex_indexer.cycle import Belief, Findings, Outcome, Terms, run_cycle
+from vectorindex_indexer.index import encode
+from vectorindex_indexer.ledger import Bucket, Ledger, make_bucket
+from vectorindex_indexer.load import load_candidate
+from vectorindex_indexer.names import Result
+from vectorindex_indexer.replica import Replica
+from vectorindex_indexer.source import Source
+
+Ids = NDArray[np.int64]
+SECONDS = 30.0  # the longest that a test waits for anything here
+
+
+def make_manifest(database: WordnetDatabase, **changes: Any) -> dict[str, Any]:
+    """Return a VectorIndex of a database's rows; `changes` are dotted paths below spec, such as `index__type="Flat"`."""
+    metadata = {"table": {"name": "faiss_metadata"}, "id": "entity_id", "deleted": "deleted", "model": "model_name"}
+    spec: dict[str, Any] = {
+        "source": {
+            "postgres": {
+                "host": database.address.host,
+                "port": database.address.port,
+                "database": database.name,
+                "sslMode": "Disable",
+                "credentialsSecretRef": {"name": "docs-reader"},
+            },
+            "table": {"name": "embeddings"},
+            "columns": {"id": "entity_id", "vector": "vector", "model": "model_name"},
+            "model": MODEL,
+            "tombstone": {"metadata": metadata} if database.variant is Variant.TWO_TABLES else {"column": "deleted"},
+        },
+        "index": {"dimension": 384, "metric": "Cosine", "type": "Flat"},
+        "consistency": {"periodSeconds": 1},
+    }
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = spec
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return {"apiVersion": "vectorindex.dev/v1alpha1", "kind": "VectorIndex", "metadata": {"name": "docs"}, "spec": spec}
+
+
+def write_settings(folder: Path, manifest: dict[str, Any], login: Login) -> Settings:
+    """Write manifest and credentials, and return the settings of a replica that reads them."""
+    credentials = folder / "credentials"
+    credentials.mkdir(parents=True, exist_ok=True)
+    (credentials / "username").write_text(login.username)
+    (credentials / "password").write_text(login.password)
+    config = folder / "vectorindex.yaml"
+    config.write_text(yaml.safe_dump(manifest))
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    return Settings(config=config, credentials=credentials, tls=folder, data=data, host="127.0.0.1")
+
+
+def make_source(settings: Settings) -> Source:
+    """Return the source that a replica with these settings would use."""
+    identity = load_identity(settings.config)
+    connector = Connector(
+        identity.source.postgres, credentials=settings.credentials, tls=settings.tls, application_name="vectorindex default/docs"
+    )
+    return Source(identity.source, identity.index, connector)
+
+
+def load_belief(settings: Settings, source: Source) -> Belief:
+    """Load a candidate and have it proven."""
+    candidate = load_candidate(
+        source, load_identity(settings.config).index, generation=1, proven_rows=0, seconds=60.0, progress=lambda *_: None
+    )
+    outcome = check(source, candidate, whole=True)
+    assert outcome.findings.result is Result.OK, outcome.findings.message
+    return outcome.belief
+
+
+def check(source: Source, belief: Belief, *, whole: bool = False, apply: bool = True, proven_rows: int = 0) -> Outcome:
+    """Run one cycle."""
+    terms = Terms(now=time.monotonic(), period=1.0, content_sweep=86400.0, whole=whole, apply=apply, last_proven_rows=proven_rows)
+    return run_cycle(source, belief, terms, lambda _: None)
+
+
+def drifted(findings: Findings) -> dict[str, list[int]]:
+    """Return the drifted ids by kind, only kinds that occur."""
+    kinds = {kind: getattr(findings.drift, kind).tolist() for kind in ("missing", "ghost", "changed", "duplicate")}
+    return {kind: ids for kind, ids in kinds.items() if ids}
+
+
+def assert_true_to(belief: Belief, database: WordnetDatabase, model: str = MODEL) -> None:
+    """Compare what is served with an independent query: the same ids, and each vector finds itself with score 1."""
+    with database.admin_connect() as connection:
+        ids, vectors = live_rows(connection, variant=database.variant, model=model)
+    indexed, _ = belief.view.live_entries()
+    assert sorted(indexed.tolist()) == ids.tolist()
+    for start in range(0, len(ids), 500):
+        part = slice(start, start + 500)
+        found, scores = belief.view.search(vectors[part], 1)
+        np.testing.assert_allclose(scores[:, 0], 1.0, atol=1e-5)
+        codes = encode(vectors[part], belief.view.spec.metric)
+        same = found[:, 0] == ids[part]
+        # Two rows may have the same vector; then either may come first.
+        twins = np.array(
+            [
+                np.allclose(codes[row], codes[np.flatnonzero(ids[part] == found[row, 0])]) if found[row, 0] in ids[part] else False
+                for row in np.flatnonzero(~same)
+            ],
+            bool,
+        )
+        assert twins.all()
+
+
+# --- faults
+
+
+def damage_bucket(belief: Belief, position: int, bucket: Bucket, *, sealed: bool) -> Belief:
+    """Return the belief with another bucket in place of one, under its old seal or under a new one."""
+    ledger = belief.ledger
+    if sealed:
+        return replace(belief, ledger=ledger.replace({position: bucket}, compared={}))
+    buckets = tuple(bucket if place == position else old for place, old in enumerate(ledger.buckets))
+    return replace(belief, ledger=Ledger(ledger.bounds, buckets, ledger.seals, ledger.compared, ledger.root))
+
+
+def find_bucket(belief: Belief, key: int) -> int:
+    """Return the position of the bucket in whose range an id falls."""
+    return int(np.searchsorted(belief.ledger.bounds, key, side="right"))
+
+
+def lose_from_ledger(belief: Belief, key: int, *, sealed: bool = False) -> Belief:
+    """Return the belief without a row, in ledger and index alike."""
+    position = find_bucket(belief, key)
+    old = belief.ledger.buckets[position]
+    kept = old.ids != key
+    bucket = Bucket(old.ids[kept], old.stamps[kept], old.digests[kept], old.codes[kept], old.quarantine[kept])
+    damaged = damage_bucket(belief, position, bucket, sealed=sealed)
+    return replace(
+        damaged, view=belief.view.change(np.array([key]), np.empty(0, np.int64), np.empty((0, belief.view.spec.dimension), np.float32))
+    )
+
+
+def bring_back(belief: Belief, key: int, vector: NDArray[np.float32], *, sealed: bool = False) -> Belief:
+    """Return the belief with a dead row in it again, in ledger and index alike."""
+    position = find_bucket(belief, key)
+    old = belief.ledger.buckets[position]
+    bucket = make_bucket(
+        np.append(old.ids, key),
+        np.append(old.stamps, np.uint64(12345)),
+        np.append(old.digests, np.array([[1, 2]], np.uint64), axis=0),
+        np.append(old.codes, np.uint64(7)),
+        np.append(old.quarantine, np.uint8(0)),
+    )
+    damaged = damage_bucket(belief, position, bucket, sealed=sealed)
+    codes = encode(vector[None, :], belief.view.spec.metric)
+    return replace(damaged, view=belief.view.change(np.empty(0, np.int64), np.array([key]), codes))
+
+
+def change_digest(belief: Belief, key: int, *, sealed: bool = False) -> Belief:
+    """Return the belief with another digest for a row whose stamp stands still."""
+    position = find_bucket(belief, key)
+    old = belief.ledger.buckets[position]
+    digests = old.digests.copy()
+    digests[old.ids == key] ^= np.uint64(1)
+    return damage_bucket(belief, position, Bucket(old.ids, old.stamps, digests, old.codes, old.quarantine), sealed=sealed)
+
+
+def change_view(belief: Belief, remove: list[int], add: dict[int, NDArray[np.float32]]) -> Belief:
+    """Return the belief with another index, its ledger as it was."""
+    vectors = np.array(list(add.values()), np.float32).reshape(len(add), belief.view.spec.dimension)
+    view = belief.view.change(np.array(remove, np.int64), np.array(list(add), np.int64), encode(vectors, belief.view.spec.metric))
+    return replace(belief, view=view)
+
+
+# --- a whole replica
+
+
+@contextmanager
+def running_replica(settings: Settings) -> Iterator[Replica]:
+    """Start a replica and stop it at the end."""
+    replica = Replica(settings)
+    replica.start()
+    try:
+        yield replica
+    finally:
+        replica.stop()
+
+
+def wait_until(what: str, condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+    """Wait for a condition; fail with its name when it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.02)  # a poll with a limit
