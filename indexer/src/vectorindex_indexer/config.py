@@ -472,7 +472,7 @@ _NAMED: Final = re.compile(r"^Object (?P<what>missing required|contains unknown)
 def _convert(path: Path, document: object, kind: type[_T]) -> _T:
     try:
         return msgspec.convert(document, kind)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.ValidationError, UnicodeError, RecursionError) as error:  # YAML lets lone surrogates through
         raise ConfigError(f"{path}: {_describe(str(error))}") from error
 
 
