@@ -1,0 +1,189 @@
+"""Names that other programs rely on: ports, paths, labels, annotations, reasons. The indexer has its twin; a test compares them."""
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+API_GROUP: Final = "vectorindex.dev"
+API_VERSION: Final = "vectorindex.dev/v1alpha1"
+KIND: Final = "VectorIndex"
+PLURAL: Final = "vectorindexes"
+
+SEARCH_PORT: Final = 8080
+OPS_PORT: Final = 9090
+
+IDENTITY_FILE: Final = "/etc/vectorindex/identity/vectorindex.yaml"
+LIVE_FILE: Final = "/etc/vectorindex/live/live.json"
+CREDENTIALS_FOLDER: Final = "/etc/vectorindex/credentials"
+TLS_FOLDER: Final = "/etc/vectorindex/tls"
+DATA_FOLDER: Final = "/var/lib/vectorindex"
+
+VALIDATE_REQUESTED_AT: Final = "vectorindex.dev/validate-requested-at"
+REBUILD_REQUESTED_AT: Final = "vectorindex.dev/rebuild-requested-at"
+
+LIVEZ_PATH: Final = "/livez"
+READYZ_PATH: Final = "/readyz"
+METRICS_PATH: Final = "/metrics"
+STATUS_PATH: Final = "/v1/status"
+
+# --- the operator's own ---
+
+FIELD_MANAGER: Final = "vectorindex-operator"
+STATUS_MANAGER: Final = "vectorindex-operator-status"
+CONTAINER: Final = "indexer"
+
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+MANAGED_BY: Final = "vectorindex-operator"
+INDEX_LABEL: Final = "vectorindex.dev/index"  # on every child and pod: the name of its VectorIndex
+COMPONENT_LABEL: Final = "app.kubernetes.io/component"
+INDEXER_COMPONENT: Final = "indexer"
+IDENTITY_COMPONENT: Final = "identity"  # the immutable ConfigMaps, so that unused ones can be listed
+
+MANIFEST_HASH_ANNOTATION: Final = "vectorindex.dev/manifest-hash"  # of what the operator built: tells "we changed our mind"
+LIVE_HASH_ANNOTATION: Final = "vectorindex.dev/live-hash"  # on pods: a new value makes the kubelet sync mounted files at once
+LAST_PROVEN_ANNOTATION: Final = "vectorindex.dev/last-proven"  # on the live ConfigMap: time and identity hash of the proof in it
+
+
+class Key(NamedTuple):
+    """Which VectorIndex."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def index_selector(name: str) -> str:
+    """Return the label selector of one index's pods."""
+    return f"{INDEX_LABEL}={name},{COMPONENT_LABEL}={INDEXER_COMPONENT}"
+
+
+class Result(StrEnum):
+    """How a check ended. There is no fourth value, and `UNKNOWN` is never rounded to either side."""
+
+    OK = "ok"
+    DRIFT = "drift"
+    UNKNOWN = "unknown"
+
+
+class State(StrEnum):
+    """What a replica is doing."""
+
+    STARTING = "Starting"
+    LOADING = "Loading"
+    PROVING = "Proving"
+    SERVING = "Serving"
+    UNPROVEN = "Unproven"
+    REPAIRING = "Repairing"
+    STOPPING = "Stopping"
+
+
+UNREACHABLE: Final = "Unreachable"  # the operator's word for a member without a valid answer
+
+
+class DriftKind(StrEnum):
+    """How one row of the replica differs from its source."""
+
+    MISSING = "missing"
+    GHOST = "ghost"
+    CHANGED = "changed"
+    DUPLICATE = "duplicate"
+
+
+class SourceReason(StrEnum):
+    """Why the source could or could not be read; reasons of `SourceAvailable`."""
+
+    REACHABLE = "Reachable"
+    NOT_TRIED = "NotTried"
+    AUTHENTICATION_FAILED = "AuthenticationFailed"
+    CREDENTIALS_MISSING = "CredentialsMissing"
+    HOST_UNREACHABLE = "HostUnreachable"
+    TLS_FAILED = "TlsFailed"
+    DATABASE_MISSING = "DatabaseMissing"
+    TABLE_MISSING = "TableMissing"
+    COLUMN_MISSING = "ColumnMissing"
+    TYPE_UNSUPPORTED = "TypeUnsupported"
+    DIMENSION_MISMATCH = "DimensionMismatch"
+    PERMISSION_DENIED = "PermissionDenied"
+    ROW_SECURITY = "RowSecurity"
+    TOO_MANY_CONNECTIONS = "TooManyConnections"
+    STATEMENT_CANCELLED = "StatementCancelled"
+    CONNECTION_LOST = "ConnectionLost"
+    SOURCE_ERROR = "SourceError"
+
+
+class ProofReason(StrEnum):
+    """Why the last check ended as it did; reasons of `Consistent`."""
+
+    NOT_CHECKED = "NotChecked"
+    PROVEN = "Proven"
+    DRIFT_FOUND = "DriftFound"
+    DRIFT_SUSPENDED = "DriftSuspended"
+    PENDING_SUSPENDED = "PendingSuspended"
+    MODEL_KEY_NOT_FOUND = "ModelKeyNotFound"
+    NO_LIVE_ROWS = "NoLiveRows"
+    METADATA_NOT_FOUND = "MetadataNotFound"
+    SUM_IS_NULL = "SumIsNull"
+    DIGEST_SPEC_DIFFERS = "DigestSpecDiffers"
+    POSITIVE_CONTROL_FAILED = "PositiveControlFailed"
+    BUCKET_NOT_COMPARED = "BucketNotCompared"
+    SNAPSHOT_WENT_BACK = "SnapshotWentBack"
+    REPAIR_FAILED = "RepairFailed"
+    INTERNAL_ERROR = "InternalError"
+
+
+class QuarantineReason(StrEnum):
+    """Why a live row is kept out of the index."""
+
+    NULL_VECTOR = "NullVector"
+    WRONG_DIMENSION = "WrongDimension"
+    NOT_FINITE = "NotFinite"
+    ZERO_VECTOR = "ZeroVector"
+    DUPLICATE_ID = "DuplicateId"
+
+
+class ConditionType(StrEnum):
+    """What a condition of a VectorIndex is about."""
+
+    READY = "Ready"
+    CONSISTENT = "Consistent"
+    SOURCE_AVAILABLE = "SourceAvailable"
+    RECONCILING = "Reconciling"  # only while true
+    STALLED = "Stalled"  # only while true
+
+
+class ConditionStatus(StrEnum):
+    """Whether a condition holds."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Reason(StrEnum):
+    """Reasons that the operator itself gives. With `SourceReason` and `ProofReason` this is the closed list of docs/conditions.md."""
+
+    # Ready
+    SERVING = "Serving"  # all replicas serve
+    DEGRADED = "Degraded"  # enough replicas serve, but not all
+    STARTING = "Starting"  # too few serve: the others start, load or prove
+    NOT_PROVEN = "NotProven"  # too few serve: the others could not prove that they equal Postgres
+    PODS_FAILING = "PodsFailing"  # too few serve: pods don't start or crash
+    NO_PODS = "NoPods"  # no pod exists
+    # Consistent
+    REPAIRING = "Repairing"  # drift was found, its repair is going on
+    SUSPENDED = "Suspended"  # upstream changes or drift wait, as `spec.suspend` is set
+    PROOF_TOO_OLD = "ProofTooOld"  # the last proof is older than `maxStalenessSeconds`
+    REPLICAS_DISAGREE = "ReplicasDisagree"  # equal as-of points, other digests
+    MEMBERS_UNREACHABLE = "MembersUnreachable"  # a serving replica gave the operator no valid answer
+    ROLLING_OUT = "RollingOut"  # replicas still have the previous source or index; also a reason of Reconciling
+    NO_SERVING_REPLICA = "NoServingReplica"  # nothing is served, so nothing can be consistent
+    # Reconciling
+    WAITING_FOR_DELETION = "WaitingForDeletion"  # objects of an earlier index of the same name are going away
+    # Stalled
+    NAME_CONFLICT = "NameConflict"  # an object that is not ours has the name of one of our objects
+    INVALID_SPEC = "InvalidSpec"  # stored before the schema forbade it
+    REFUSED = "Refused"  # the API server refuses one of our objects
+    # events only
+    REPAIRED = "Repaired"  # a replica repaired itself and compared again
+    MALFORMED_WISH = "MalformedWish"  # an annotation holds no RFC 3339 time
