@@ -25,6 +25,11 @@ REPAIR_RESULTS: Final = ("repaired", "failed")
 _KNOWN_REASONS: Final = frozenset((*ProofReason, *SourceReason))
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+# What every index goes through at its start and at each rollout: nothing to warn of.
+_ORDINARY: Final = frozenset(
+    {Reason.NO_PODS, Reason.STARTING, Reason.NO_SERVING_REPLICA, Reason.ROLLING_OUT, SourceReason.NOT_TRIED, ProofReason.NOT_CHECKED}
+)
+
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 
@@ -134,8 +139,8 @@ def _explain_not_serving(observed: Observed) -> tuple[Reason, str]:
 def judge_source(observed: Observed) -> Verdict:
     """Return whether all members that tell can read Postgres."""
     answers = observed.answers()
-    if not answers:
-        return Verdict(UNKNOWN, Reason.MEMBERS_UNREACHABLE if observed.pods else Reason.NO_PODS, "No replica tells")
+    if not answers and _serving(observed):
+        return Verdict(UNKNOWN, Reason.MEMBERS_UNREACHABLE, "No replica gives a valid answer on its status port")
     tried = {pod: report.source for pod, report in answers.items() if report.source.reason != SourceReason.NOT_TRIED}
     failing = {pod: source for pod, source in tried.items() if not source.reachable}
     for pod, source in failing.items():
@@ -177,7 +182,7 @@ _RANKS: Final[dict[str, int]] = {
             *(ProofReason.REPAIR_FAILED, ProofReason.DRIFT_FOUND, Reason.REPAIRING, Reason.SUSPENDED),
             *(reason for reason in ProofReason if reason is not ProofReason.NOT_CHECKED),
             *SourceReason,
-            *(Reason.PROOF_TOO_OLD, Reason.ROLLING_OUT, Reason.MEMBERS_UNREACHABLE, ProofReason.NOT_CHECKED),
+            *(Reason.PROOF_TOO_OLD, Reason.ROLLING_OUT, Reason.MEMBERS_UNREACHABLE, ProofReason.NOT_CHECKED, Reason.NO_SERVING_REPLICA),
         )
     )
 }
@@ -188,6 +193,8 @@ def _rank(verdict: Verdict) -> int:
 
 
 def _judge_member(pod: Pod, report: Report | None, spec: Spec | None, identity_hash: str, now: datetime) -> Verdict:
+    if report is None and not pod.ready:
+        return Verdict(UNKNOWN, Reason.NO_SERVING_REPLICA, "No replica serves, and none tells why")
     if report is None:
         return Verdict(UNKNOWN, Reason.MEMBERS_UNREACHABLE, f"{pod.name} gives no valid answer on its status port")
     if identity_hash and report.identity.identity_hash != identity_hash:
@@ -371,7 +378,7 @@ def _find_transitions(old: Status, new: Status) -> Iterable[Event]:
             continue
         if before is None and condition.status is UNKNOWN:
             continue  # nothing was said before, and nothing is now
-        good = condition.status is TRUE and condition.type is not ConditionType.STALLED
+        good = condition.reason in _ORDINARY or (condition.status is TRUE and condition.type is not ConditionType.STALLED)
         verb = "is" if condition.status is not UNKNOWN else "became"
         text = f"{condition.type} {verb} {condition.status}: {condition.message}"
         news = (condition.type, condition.status, condition.reason, condition.last_transition_time, str(condition.observed_generation))

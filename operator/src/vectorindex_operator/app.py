@@ -1,0 +1,164 @@
+"""Runs the operator: watches, queue, workers, resync and the HTTP port, until it is told to stop."""
+
+import asyncio
+import logging
+import random
+import time
+from datetime import timedelta
+from typing import Final
+
+import kopf
+
+from vectorindex_operator import handlers, metrics, server
+from vectorindex_operator.cluster import Cluster
+from vectorindex_operator.errors import ClusterError
+from vectorindex_operator.members import Members
+from vectorindex_operator.names import Key
+from vectorindex_operator.reconcile import Reconciler
+from vectorindex_operator.settings import Settings
+from vectorindex_operator.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+WAIT_FOR_API: Final = timedelta(seconds=3)
+MAX_RESTART_PAUSE: Final = timedelta(seconds=30)
+STUCK: Final = timedelta(minutes=5)
+
+
+class App:
+    """One running operator. Everything in it belongs to one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._queue: WorkQueue[Key] = WorkQueue()
+        self._busy: dict[int, float] = {}  # worker: since when it has worked on one key
+        self._watching = False
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """End the operator: no more looks are begun, the watches end."""
+        self._stop.set()
+
+    def is_alive(self) -> bool:
+        """Whether no worker hangs; that the event loop runs is shown by the answer itself."""
+        return all(time.monotonic() - since < STUCK.total_seconds() for since in self._busy.values())
+
+    def is_ready(self) -> bool:
+        """Whether our kind is served and watched."""
+        return self._watching
+
+    async def run(self) -> None:
+        """Run until `stop`."""
+        settings = self._settings
+        async with (
+            Cluster() as cluster,
+            Members() as members,
+            server.serve(settings.host, settings.ops_port, self.is_alive, self.is_ready),
+            asyncio.TaskGroup() as tasks,
+        ):
+            reconciler = Reconciler(cluster, members, settings)
+
+            def look(key: Key) -> None:
+                reconciler.touch(key)
+                self._queue.add(key)
+
+            if not await self._wait_for_api(cluster):
+                return
+            running = [tasks.create_task(self._work(number, reconciler)) for number in range(settings.workers)]
+            running.append(tasks.create_task(self._resync(cluster, reconciler)))
+            await self._watch(handlers.Memo(look))
+            for task in running:
+                task.cancel()
+
+    async def _wait_for_api(self, cluster: Cluster) -> bool:
+        """Wait until our kind is served and may be read; return False when stopped meanwhile. kopf would look once and never again."""
+        while not self._stop.is_set():
+            try:
+                await cluster.read_keys(self._settings.watch_namespaces)
+            except ClusterError as error:
+                log.warning("VectorIndexes can't be listed yet: cause=%s", error)
+                await self._pause(WAIT_FOR_API)
+            else:
+                return True
+        return False
+
+    async def _watch(self, memo: handlers.Memo) -> None:
+        """Run kopf, again whenever it ends by itself: one broken line of a stream ends it whole."""
+        failures = 0
+        while not self._stop.is_set():
+            started = time.monotonic()
+            try:
+                await self._run_kopf(memo)
+            except Exception:  # kopf raises what its streams raise
+                log.exception("the watches ended")
+            self._watching = False
+            if self._stop.is_set():
+                return
+            metrics.RESTARTS.inc()
+            failures = failures + 1 if time.monotonic() - started < STUCK.total_seconds() else 1
+            await self._pause(min(MAX_RESTART_PAUSE, timedelta(seconds=2.0 ** min(failures, 6))))
+
+    async def _run_kopf(self, memo: handlers.Memo) -> None:
+        ready = asyncio.Event()
+        notice = asyncio.create_task(self._notice_ready(ready))
+        try:
+            await kopf.operator(
+                registry=handlers.make_registry(),
+                settings=handlers.make_settings(),
+                memo=memo,
+                standalone=True,
+                clusterwide=not self._settings.watch_namespaces,
+                namespaces=self._settings.watch_namespaces,
+                stop_flag=self._stop,
+                ready_flag=ready,
+            )
+        finally:
+            notice.cancel()
+
+    async def _notice_ready(self, ready: asyncio.Event) -> None:
+        await ready.wait()
+        self._watching = True
+        log.info("watching: namespaces=%s", ",".join(self._settings.watch_namespaces) or "all")
+
+    async def _work(self, number: int, reconciler: Reconciler) -> None:
+        while True:
+            key = await self._queue.take()
+            metrics.QUEUE.set(len(self._queue))
+            started = self._busy[number] = time.monotonic()
+            again: timedelta | None = timedelta(seconds=30)
+            try:
+                outcome = await reconciler.reconcile(key)
+                metrics.RECONCILES.labels(result=outcome.result).inc()
+                again = outcome.again_after
+            except Exception:  # one index must not end the work on all others
+                metrics.RECONCILES.labels(result="defect").inc()
+                log.exception("a defect of the operator: index=%s", key)
+                reconciler.touch(key)
+            finally:
+                del self._busy[number]
+                self._queue.done(key)
+            metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
+            if again is None:
+                self._queue.forget(key)
+            else:
+                self._queue.add_later(key, again)
+
+    async def _resync(self, cluster: Cluster, reconciler: Reconciler) -> None:
+        """Look at everything now and then, whatever the watches told: they may have lost something."""
+        while True:
+            try:
+                listed = await cluster.read_keys(self._settings.watch_namespaces)
+                for key in {key for key, _ in listed} | set(reconciler.known()):
+                    reconciler.touch(key)
+                    self._queue.add_later(key, timedelta(seconds=random.uniform(0, 2)))  # noqa: S311 - spreads the load
+            except ClusterError as error:
+                log.warning("resync failed: cause=%s", error)
+            await asyncio.sleep(self._settings.resync.total_seconds() * random.uniform(0.9, 1.1))  # noqa: S311
+
+    async def _pause(self, duration: timedelta) -> None:
+        """Sleep, but not beyond `stop`."""
+        try:
+            async with asyncio.timeout(duration.total_seconds()):
+                await self._stop.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,214 @@
+"""Reads and writes Kubernetes objects as plain JSON over the official client; every refusal becomes one of our errors."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+from kubernetes.aio.config import ConfigException
+
+from vectorindex_operator import api, names
+from vectorindex_operator.api import Json, Status, VectorIndex
+from vectorindex_operator.errors import ClusterError, ConflictError, NotFoundError, RejectedError
+from vectorindex_operator.metrics import API_REQUESTS
+from vectorindex_operator.names import Key
+from vectorindex_operator.status import Event
+
+TIMEOUT: Final = timedelta(seconds=30)
+PAGE: Final = 500
+MAX_ERROR: Final = 300
+
+_KINDS: Final = {
+    "VectorIndex": f"/apis/{names.API_VERSION}/namespaces/{{}}/{names.PLURAL}",
+    "StatefulSet": "/apis/apps/v1/namespaces/{}/statefulsets",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "Service": "/api/v1/namespaces/{}/services",
+    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
+    "Pod": "/api/v1/namespaces/{}/pods",
+    "Event": "/api/v1/namespaces/{}/events",
+}
+
+_JSON: Final = "application/json"
+_APPLY: Final = "application/apply-patch+yaml"
+_MERGE: Final = "application/merge-patch+json"
+_JSON_PATCH: Final = "application/json-patch+json"
+
+
+class Cluster:
+    """The API server, as the operator uses it. Use as an async context manager."""
+
+    def __init__(self, component: str = names.FIELD_MANAGER) -> None:
+        self._component = component
+        self._client: client.ApiClient | None = None
+
+    async def __aenter__(self) -> Self:
+        settings = client.Configuration()
+        try:
+            config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+        except ConfigException:
+            await config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+        self._client = client.ApiClient(settings)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._client is not None:
+            await self._client.close()  # type: ignore[no-untyped-call]
+
+    async def read(self, kind: str, namespace: str, name: str) -> Json | None:
+        """Return the object, or None when there is none."""
+        try:
+            return await self._request("GET", _path(kind, namespace, name))
+        except NotFoundError:
+            return None
+
+    async def read_list(self, kind: str, namespace: str, selector: str) -> list[Json]:
+        """Return all objects with these labels."""
+        items: list[Json] = []
+        more = ""
+        while True:
+            query = {"labelSelector": selector, "limit": str(PAGE), **({"continue": more} if more else {})}
+            answer = await self._request("GET", _path(kind, namespace), query)
+            items += answer["items"]
+            more = answer["metadata"].get("continue", "")
+            if not more:
+                return items
+
+    async def read_keys(self, namespaces: tuple[str, ...]) -> list[tuple[Key, str]]:
+        """Return name and UID of every VectorIndex in these namespaces; of all when none is named."""
+        everywhere = f"/apis/{names.API_VERSION}/{names.PLURAL}"
+        found: list[tuple[Key, str]] = []
+        for path in [_path("VectorIndex", namespace) for namespace in namespaces] or [everywhere]:
+            answer = await self._request("GET", path)
+            found += [(Key(item["metadata"]["namespace"], item["metadata"]["name"]), item["metadata"]["uid"]) for item in answer["items"]]
+        return found
+
+    async def create(self, manifest: Json) -> None:
+        """Make the object; raise ConflictError when one of that name exists. Never changes an existing one."""
+        path = _path(manifest["kind"], manifest["metadata"]["namespace"])
+        await self._request("POST", path, {"fieldManager": names.FIELD_MANAGER}, manifest)
+
+    async def apply(self, manifest: Json, live: Json) -> None:
+        """Put the object into the built state by server-side apply; raise ConflictError unless it is still as in `live`."""
+        meta = live["metadata"]
+        path = _path(manifest["kind"], meta["namespace"], meta["name"])
+        version = meta["resourceVersion"]
+        created = _find_creation(live)
+        if created is not None:
+            # What POST wrote counts as another manager's. Taken over first, so that what we leave out from now on goes away.
+            patch = [
+                {"op": "test", "path": "/metadata/uid", "value": meta["uid"]},
+                {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+                {"op": "replace", "path": f"/metadata/managedFields/{created}/operation", "value": "Apply"},
+            ]
+            answer = await self._request("PATCH", path, {"fieldManager": names.FIELD_MANAGER}, patch, _JSON_PATCH)
+            version = answer["metadata"]["resourceVersion"]
+        guarded = {**manifest, "metadata": {**manifest["metadata"], "uid": meta["uid"], "resourceVersion": version}}
+        await self._request("PATCH", path, {"fieldManager": names.FIELD_MANAGER, "force": "true"}, guarded, _APPLY)
+
+    async def delete(self, live: Json) -> None:
+        """Delete the object if it is still as seen; its being gone already is fine."""
+        meta = live["metadata"]
+        guard = {"preconditions": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}, "propagationPolicy": "Background"}
+        try:
+            await self._request("DELETE", _path(live["kind"], meta["namespace"], meta["name"]), body=guard)
+        except NotFoundError:
+            return
+
+    async def annotate_pod(self, namespace: str, name: str, uid: str, annotations: Mapping[str, str]) -> None:
+        """Set annotations of one pod; raise ConflictError when another pod has its name by now."""
+        body = {"metadata": {"uid": uid, "annotations": dict(annotations)}}
+        await self._request("PATCH", _path("Pod", namespace, name), {"fieldManager": names.FIELD_MANAGER}, body, _MERGE)
+
+    async def apply_status(self, index: VectorIndex, status: Status) -> None:
+        """Write the whole status; raise ConflictError when the resource of that name is another one by now."""
+        body = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {"name": index.key.name, "namespace": index.key.namespace, "uid": index.uid},
+            "status": api.render(status),
+        }
+        path = f"{_path('VectorIndex', *index.key)}/status"
+        await self._request("PATCH", path, {"fieldManager": names.STATUS_MANAGER, "force": "true"}, body, _APPLY)
+
+    async def post_event(self, index: VectorIndex, event: Event, now: datetime) -> None:
+        """Post the event; the same news a second time is the same object, and so no second event."""
+        digest = api.short_hash(f"{index.uid}/{event.identity}")
+        at = api.format_time(now)
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{index.key.name}.{digest}", "namespace": index.key.namespace},
+            "involvedObject": {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "name": index.key.name,
+                "namespace": index.key.namespace,
+                "uid": index.uid,
+                "resourceVersion": index.resource_version,
+            },
+            "type": event.kind,
+            "reason": event.reason,
+            "message": event.message,
+            "source": {"component": self._component},
+            "reportingComponent": self._component,
+            "reportingInstance": "",
+            "firstTimestamp": at,
+            "lastTimestamp": at,
+            "count": 1,
+        }
+        try:
+            await self._request("POST", _path("Event", index.key.namespace), body=body)
+        except ConflictError:
+            return
+
+    async def _request(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None, content_type: str = _JSON
+    ) -> Json:
+        assert self._client is not None  # noqa: S101 - used inside `async with`
+        url = f"{path}?{urlencode(query)}" if query else path
+        headers = {"Accept": _JSON, "Content-Type": content_type}
+        try:
+            request = await self._client.param_serialize(method, url, header_params=headers, body=body, auth_settings=["BearerToken"])
+            response = await self._client.call_api(*request[:4], _request_timeout=TIMEOUT.total_seconds())
+            content = await response.read()  # type: ignore[no-untyped-call]
+        except (client.ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
+            API_REQUESTS.labels(method=method, code="none").inc()
+            raise ClusterError(f"{method} {path}: the API server did not answer ({type(error).__name__})") from error
+        API_REQUESTS.labels(method=method, code=str(response.status)).inc()
+        if not 200 <= response.status < 300:
+            raise _map_refusal(response.status, f"{method} {path}", content)
+        answer: Json = json.loads(content)
+        return answer
+
+
+def _path(kind: str, namespace: str, name: str = "") -> str:
+    path = _KINDS[kind].format(quote(namespace, safe=""))
+    return f"{path}/{quote(name, safe='')}" if name else path
+
+
+def _find_creation(live: Json) -> int | None:
+    """Return the place of the entry that our own POST left in managedFields, until it was taken over."""
+    for place, entry in enumerate(live["metadata"].get("managedFields") or []):
+        if entry.get("manager") == names.FIELD_MANAGER and entry.get("operation") == "Update" and not entry.get("subresource"):
+            return place
+    return None
+
+
+def _map_refusal(status: int, request: str, content: bytes) -> ClusterError:
+    try:
+        message = str(json.loads(content).get("message", ""))[:MAX_ERROR]
+    except (ValueError, AttributeError):
+        message = ""
+    text = f"{request}: {message or 'refused'} (HTTP {status})"
+    if status == 404:
+        return NotFoundError(text, status)
+    if status == 409:
+        return ConflictError(text, status)
+    if status in (400, 403, 405, 413, 415, 422):
+        return RejectedError(text, status)
+    return ClusterError(text, status)

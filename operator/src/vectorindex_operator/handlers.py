@@ -1,0 +1,98 @@
+"""The only module that kopf calls: each event about a VectorIndex or one of its objects means "look again", and nothing more."""
+
+import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import kopf
+
+from vectorindex_operator import names
+from vectorindex_operator.names import Key
+
+CHILDREN: Final = (
+    ("apps", "v1", "statefulsets"),
+    ("policy", "v1", "poddisruptionbudgets"),
+    ("networking.k8s.io", "v1", "networkpolicies"),
+    ("", "v1", "services"),
+    ("", "v1", "configmaps"),
+    ("", "v1", "pods"),
+)
+
+# kopf remembers rejected credentials; equal ones are refused for ever. With a new expiry they count as new, so a stray 401 passes.
+LOGIN_LIFE: Final = datetime.timedelta(minutes=30)
+
+
+@dataclass
+class Memo:
+    """What kopf hands to the handlers: whom to tell that something may have changed."""
+
+    look: Callable[[Key], None]
+
+    def __copy__(self) -> "Memo":
+        return self
+
+
+def make_registry() -> kopf.OperatorRegistry:
+    """Return the handlers for one run of kopf."""
+    registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry)(log_in)
+    kopf.on.event(names.API_GROUP, "v1alpha1", names.PLURAL, registry=registry)(on_vector_index)
+    for group, version, plural in CHILDREN:
+        kopf.on.event(group, version, plural, registry=registry, labels={names.INDEX_LABEL: kopf.PRESENT})(on_child)
+    return registry
+
+
+def make_settings(*, exit_timeout_seconds: float = 10) -> kopf.OperatorSettings:
+    """Return kopf's settings; each is here because its default failed in practice."""
+    settings = kopf.OperatorSettings()
+    settings.watching.inactivity_timeout = 70  # a stream cut without a word is noticed
+    settings.watching.server_timeout = 300
+    settings.watching.connect_timeout = 10
+    settings.watching.chunk_size = 500
+    for group, version, plural in CHILDREN:
+        settings.watching.label_selectors[kopf_selector(group, version, plural)] = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+    settings.networking.request_timeout = 60
+    settings.networking.error_backoffs = EndlessBackoff()
+    settings.queueing.error_delays = (1, 1, 2, 3, 5, 8, 13, 21, 34, 60)
+    settings.scanning.disabled = True  # no rights on CRDs and namespaces are needed; without this the first event took 54 s
+    settings.posting.enabled = False  # events are posted by ourselves, on transitions
+    settings.process.ultimate_exiting_timeout = exit_timeout_seconds
+    return settings
+
+
+def kopf_selector(group: str, version: str, plural: str) -> Callable[[Any], bool]:
+    """Return a test whether a resource is this one; names alone are not unique across groups."""
+    return lambda resource: (resource.group, resource.version, resource.plural) == (group, version, plural)
+
+
+class EndlessBackoff:
+    """Pauses between tries that never end: the API server may be away for an hour, and no restart is needed after it."""
+
+    def __iter__(self) -> Any:
+        """Return 1, 2, 4, ... and then 30 s for ever."""
+        pause = 1
+        while True:
+            yield pause
+            pause = min(30, pause * 2)
+
+
+async def on_vector_index(namespace: str | None, name: str | None, memo: Memo, **_: Any) -> None:
+    """Something may have changed about a VectorIndex."""
+    if namespace and name:
+        memo.look(Key(namespace, name))
+
+
+async def on_child(namespace: str | None, labels: Mapping[str, str], memo: Memo, **_: Any) -> None:
+    """Something may have changed about an object of a VectorIndex."""
+    name = labels.get(names.INDEX_LABEL)
+    if namespace and name:
+        memo.look(Key(namespace, name))
+
+
+def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
+    """Return the credentials of the pod or of the kubeconfig, read anew each time: tokens rotate."""
+    found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+    if found is None:
+        return None
+    return replace(found, expiration=datetime.datetime.now(datetime.UTC) + LOGIN_LIFE)

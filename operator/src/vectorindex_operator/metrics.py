@@ -1,0 +1,59 @@
+"""All metrics of the operator. What stands for one VectorIndex is removed with it."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from vectorindex_operator.api import Status
+from vectorindex_operator.names import ConditionStatus, ConditionType, DriftKind, Key
+
+RECONCILES: Final = Counter("vectorindex_operator_reconciles", "Looks at one VectorIndex, by how they ended.", ["result"])
+RECONCILE_SECONDS: Final = Histogram("vectorindex_operator_reconcile_duration_seconds", "Time of one look at one VectorIndex.")
+WRITES: Final = Counter("vectorindex_operator_writes", "Successful writes to the API server.", ["kind"])
+API_REQUESTS: Final = Counter("vectorindex_operator_api_requests", "Requests of our own client to the API server.", ["method", "code"])
+RESTARTS: Final = Counter("vectorindex_operator_watch_restarts", "Restarts of the watches after they ended with an error.")
+QUEUE: Final = Gauge("vectorindex_operator_queue_length", "VectorIndexes that wait to be looked at.")
+
+CONDITION: Final = Gauge(
+    "vectorindex_operator_condition", "1 for the status that a condition has, 0 for the others.", ["namespace", "name", "type", "status"]
+)
+MEMBERS: Final = Gauge("vectorindex_operator_members", "Pods of a VectorIndex, by whether they serve.", ["namespace", "name", "serving"])
+ROWS: Final = Gauge("vectorindex_operator_rows", "Rows that all serving replicas hold; absent while they differ.", ["namespace", "name"])
+DRIFT_ROWS: Final = Gauge(
+    "vectorindex_operator_drift_rows", "Rows that differ from Postgres now, over all replicas.", ["namespace", "name", "kind"]
+)
+
+_ALWAYS: Final = (ConditionType.READY, ConditionType.CONSISTENT, ConditionType.SOURCE_AVAILABLE)
+
+
+def show_status(key: Key, status: Status) -> None:
+    """Let the gauges of one VectorIndex say what its status says."""
+    for kind in ConditionType:
+        condition = status.condition(kind)
+        for value in ConditionStatus:
+            is_it = condition.status is value if condition else value is ConditionStatus.FALSE and kind not in _ALWAYS
+            CONDITION.labels(*key, kind, value).set(is_it)
+    serving = status.ready_replicas or 0
+    MEMBERS.labels(*key, "true").set(serving)
+    MEMBERS.labels(*key, "false").set((status.replicas or 0) - serving)
+    for drift in DriftKind:
+        counts = (getattr(member.drift, drift.value) for member in status.members if member.drift)
+        DRIFT_ROWS.labels(*key, drift).set(sum(counts))
+    if status.rows is None:
+        _remove(ROWS, [key])
+    else:
+        ROWS.labels(*key).set(status.rows)
+
+
+def forget(key: Key) -> None:
+    """Remove everything that stands for one VectorIndex."""
+    _remove(CONDITION, ((*key, kind, value) for kind in ConditionType for value in ConditionStatus))
+    _remove(MEMBERS, ((*key, serving) for serving in ("true", "false")))
+    _remove(DRIFT_ROWS, ((*key, kind) for kind in DriftKind))
+    _remove(ROWS, [key])
+
+
+def _remove(gauge: Gauge, labels: Iterable[tuple[str, ...]]) -> None:
+    for values in labels:
+        gauge.remove(*values)
