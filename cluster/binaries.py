@@ -152,7 +152,7 @@ def build(names: list[str], target: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     packages = [PACKAGES[name] for name in names]
-    say(f"building {len(names)} programs of Kubernetes {KUBERNETES_VERSION}: 8 minutes on two idle cores, once")
+    say(f"building {len(names)} of {len(PACKAGES)} programs of Kubernetes {KUBERNETES_VERSION}; all take 8 minutes on two idle cores, once")
     with heartbeat(lambda seconds: f"downloading Go modules, {seconds:.0f} s so far"):
         total = len(_go([str(go), "list", "-deps", "-mod=readonly", "-modcacherw", *packages], caches).splitlines())
     _compile(build_command(go, packages, partial), caches, total, partial, len(names))

@@ -258,3 +258,4 @@ def _prune(name: str) -> None:
     archives = sorted(images().glob(f"{name}_*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
     for archive in archives[KEPT_ARCHIVES:]:
         archive.unlink(missing_ok=True)
+        archive.with_suffix(".log").unlink(missing_ok=True)

@@ -165,8 +165,10 @@ def _end_processes(cluster: Cluster) -> bool:
     if pid is None:
         return False
     # For a node this is `unshare`, whose child is process 1 of the node: when that is gone, so is everything inside.
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    os.kill(pid, signal.SIGKILL)
+    children: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may be ending by itself
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        os.kill(pid, signal.SIGKILL)
 
     def ended() -> bool:
         return all(map(has_ended, [pid, *children]))

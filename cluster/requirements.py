@@ -55,4 +55,5 @@ def _namespace_reason() -> str | None:
         return None  # util-linux is missing, which the list of packages tells
     if result.returncode == 0 or "ip: not found" in result.stderr:
         return None
-    return f"this root may not make namespaces, mounts and network links ({result.stderr.strip().splitlines()[-1:] or 'no reason given'})"
+    said = result.stderr.strip().splitlines()
+    return f"this root may not make namespaces, mounts and network links ({said[-1] if said else 'no reason given'})"
