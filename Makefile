@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 TEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down try env venv test test-unit test-slow lint format crds requirements
+.PHONY: help demo down try env venv test test-unit test-slow break lint format crds requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/[$$][$$]/, "$$"); printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-unit: venv ## only what needs no socket, no database and no cluster
 
 test-slow: venv ## all tests, with the full form of the long ones
 	@$(BIN)/python -m tests --slow $(TEST_ARGS)
+
+break: venv ## break promises on purpose, one by one, and see a test fail for each
+	@$(BIN)/python scripts/break_the_code.py
 
 lint: venv ## format, lint, types, layers, chart
 	$(BIN)/ruff check .

@@ -1,0 +1,183 @@
+"""Break a promise on purpose, and see a named test fail: `make break` does it for each entry below.
+
+Each entry takes one thing out of a copy of the indexer and runs the tests that guard it. A break that no test notices is an error,
+and so is an entry that no longer fits the code.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "indexer" / "src" / "vectorindex_indexer"
+SOURCE_TESTS = "tests/integration/indexer/test_source.py"
+CYCLE_TESTS = "tests/integration/indexer/test_cycle.py"
+REPLICA_TESTS = "tests/integration/indexer/test_replica.py"
+
+
+@dataclass(frozen=True)
+class Break:
+    """One promise broken: in `file`, `old` becomes `new`; `tests` (a pytest path with an expression) must then fail."""
+
+    promise: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, str]
+
+
+BREAKS = (
+    Break(
+        "dead rows are no live rows (the tombstone clause)",
+        "predicate.py",
+        "        tombstone = self._spec.tombstone\n        if tombstone is None:\n            return sa.true()\n        if isinstance",
+        "        tombstone = self._spec.tombstone\n        return sa.true()\n        if isinstance",
+        (CYCLE_TESTS, "loaded_index_holds_exactly"),
+    ),
+    Break(
+        "rows of another model are no live rows (the model filter)",
+        "predicate.py",
+        "        return self.table.c[self._spec.model_column] == sa.literal(self._spec.model, sa.Text)",
+        "        return sa.true()",
+        (CYCLE_TESTS, "loaded_index_holds_exactly"),
+    ),
+    Break(
+        "every reader goes through the predicate (the load goes round it)",
+        "source.py",
+        "        live = self._live.relation(within)\n        query = sa.select(live.c.id, live.c.stamp, live.c.vector).order_by(live.c.key)",
+        "        live = _around(self._live, within)\n"
+        "        query = sa.select(live.c.id, live.c.stamp, live.c.vector).order_by(live.c.key)",
+        (SOURCE_TESTS, "tombstone_rule"),
+    ),
+    Break(
+        "tables are locked before the snapshot",
+        "source.py",
+        '    connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE")',
+        '    connection.execute(sql.SQL("SELECT 1 -- {}")',
+        (SOURCE_TESTS, "truncate or after_the_locks"),
+    ),
+    Break(
+        "one unit of work is one snapshot",
+        "source.py",
+        "    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ\n",
+        "",
+        (SOURCE_TESTS, "one_moment"),
+    ),
+    Break(
+        "the positive control through SQL",
+        "cycle.py",
+        "        if without + row != buckets[position].digest:",
+        "        if False:",
+        (CYCLE_TESTS, "ignores_what_it_is_asked"),
+    ),
+    Break(
+        "the positive control of the comparison",
+        "cycle.py",
+        "        check_comparer(self.ledger, stamps, moved)\n",
+        "",
+        (CYCLE_TESTS, "comparison_that_names_nothing"),
+    ),
+    Break(
+        "zero rows where there were some are unknown",
+        "cycle.py",
+        "    if survey.live == 0 and max(",
+        "    if False and max(",
+        (CYCLE_TESTS, "zero_rows or without_memory"),
+    ),
+    Break(
+        "a model key that matches nothing is unknown",
+        "cycle.py",
+        "    if spec.model is not None and survey.matching == 0 and survey.total_any:",
+        "    if False:",
+        (CYCLE_TESTS, "matches_nothing or wrong_model_key"),
+    ),
+    Break(
+        "a bucket that broke its seal is the replica's own loss",
+        "cycle.py",
+        "        self.broken = belief.ledger.find_broken()",
+        "        self.broken = frozenset[int]()",
+        (REPLICA_TESTS, "wrong_saved_index_is_never_served"),
+    ),
+    Break(
+        "the content sweep",
+        "cycle.py",
+        "        due = set(everything) if self.terms.whole or void else find_due(self.ledger, self.terms)",
+        "        due = set[int]()",
+        (CYCLE_TESTS, "due_bucket_is_compared or changed_under_a_new_seal"),
+    ),
+    Break(
+        "FAISS is compared with the ledger",
+        "cycle.py",
+        "        difference = compare.compare_index(*ledger.entries(), *self.belief.view.live_entries()) if examine else Drift()",
+        "        examine = False\n        difference = Drift()",
+        (CYCLE_TESTS, "planted_fault and (index or duplicate or swapped or codes)"),
+    ),
+    Break(
+        "a repair counts only after a second comparison",
+        "cycle.py",
+        "        if left:\n",
+        "        if False:\n",
+        (CYCLE_TESTS, "does_not_take"),
+    ),
+    Break(
+        "digests sum up, they don't cancel",
+        "digest.py",
+        "(self.high + other.high) % _MODULUS, (self.low + other.low) % _MODULUS",
+        "self.high ^ other.high, self.low ^ other.low",
+        ("tests/unit/indexer/test_digest.py", "inverse or twice"),
+    ),
+)
+
+AROUND = """
+
+def _around(live: LiveRows, within: Within) -> sa.Subquery:
+    vector = live.table.c[live._spec.vector_column]
+    return sa.select(
+        live.id.label("key"), live.id.label("id"), vector.label("vector"), sa.literal(1, sa.BigInteger).label("stamp")
+    ).where(live.key, within(live.id)).subquery("live")
+"""
+
+
+def run(one: Break) -> str:
+    """Return the first test that failed, "" if none did. Raise LookupError when the entry does not fit the code."""
+    text = (PACKAGE / one.file).read_text(encoding="utf-8")
+    if text.count(one.old) != 1:
+        raise LookupError(f"{one.file} holds the text to be replaced {text.count(one.old)} times, expected once")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "vectorindex_indexer"
+        shutil.copytree(PACKAGE, copy)
+        broken = text.replace(one.old, one.new) + (AROUND if "_around" in one.new else "")
+        (copy / one.file).write_text(broken, encoding="utf-8")
+        path, expression = one.tests
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "--timeout=120", "-p", "no:cacheprovider", path, "-k", expression]
+        environment = os.environ | {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
+    if done.returncode == 0:
+        return ""
+    failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    if done.returncode != 1 or not failed:
+        raise LookupError(f"pytest ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-500:]}")
+    return failed[0]
+
+
+def main() -> int:
+    """Break everything once."""
+    unnoticed = 0
+    for one in BREAKS:
+        try:
+            failed = run(one)
+        except LookupError as error:
+            failed = ""
+            print(f"        {error}")
+        unnoticed += not failed
+        print(f"{'red' if failed else 'UNNOTICED':9} {one.promise}\n          {failed}", flush=True)
+    print(f"{len(BREAKS) - unnoticed} of {len(BREAKS)} breaks were noticed")
+    return 1 if unnoticed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
