@@ -262,6 +262,16 @@ class Status(_Part, frozen=True):
         return next((condition for condition in self.conditions if condition.type == kind), None)
 
 
+@dataclass(frozen=True)
+class Event:
+    """A line for `kubectl describe`; `identity` makes the same news the same object."""
+
+    kind: str  # Normal or Warning
+    reason: str
+    message: str
+    identity: str
+
+
 NEVER_VISITED: Final = Status(observed_generation=-1)
 
 

@@ -12,11 +12,10 @@ from kubernetes.aio import client, config
 from kubernetes.aio.config import ConfigException
 
 from vectorindex_operator import api, names
-from vectorindex_operator.api import Json, Status, VectorIndex
+from vectorindex_operator.api import Event, Json, Status, VectorIndex
 from vectorindex_operator.errors import ClusterError, ConflictError, NotFoundError, RejectedError
 from vectorindex_operator.metrics import API_REQUESTS
 from vectorindex_operator.names import Key
-from vectorindex_operator.status import Event
 
 TIMEOUT: Final = timedelta(seconds=30)
 PAGE: Final = 500

@@ -119,7 +119,7 @@ def make_plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
         return Plan(last_proven=index.status.last_proven)
     identity_hash = api.short_hash(api.identity_document(index, index.spec))
     newest = find_last_proven(observed, identity_hash)
-    remembered = choose_remembered(_read_remembered(observed), newest, identity_hash, now)
+    remembered = choose_remembered(_read_remembered(observed), newest, identity_hash)
     desired = objects.build_children(index, index.spec, settings, remembered)
     actions: list[Action] = []
     conflicts: list[str] = []
@@ -222,17 +222,17 @@ def find_last_proven(observed: Observed, identity_hash: str) -> LastProven | Non
     return max(proofs, key=lambda proof: (_moment(proof), proof.snapshot), default=None)
 
 
-def choose_remembered(written: LastProven | None, newest: LastProven | None, identity_hash: str, now: datetime) -> LastProven | None:
+def choose_remembered(written: LastProven | None, newest: LastProven | None, identity_hash: str) -> LastProven | None:
     """Return what the live file shall remember: what is written there, unless the newest proof tells something else or is much newer."""
-    if written is None or written.identity_hash != identity_hash or newest is None:
+    if written is None or written.identity_hash != identity_hash:
         return newest
-    if _moment(newest) <= _moment(written):
+    if newest is None or _moment(newest) <= _moment(written):
         return written
     if (newest.incarnation, newest.digest_spec) != (written.incarnation, written.digest_spec):
         return newest
     if abs(newest.rows - written.rows) > REMEMBER_CHANGE * written.rows:
         return newest
-    return newest if now - _moment(written) >= REMEMBER_AGAIN else written
+    return newest if _moment(newest) - _moment(written) >= REMEMBER_AGAIN else written
 
 
 def _read_remembered(observed: Observed) -> LastProven | None:

@@ -148,7 +148,7 @@ class Reconciler:
         for event in events:
             await self._post(index, event, now)
 
-    async def _post(self, index: VectorIndex, event: status.Event, now: datetime) -> None:
+    async def _post(self, index: VectorIndex, event: api.Event, now: datetime) -> None:
         """Post and log one event. It is news only once: if the API server does not take it, it stands in the log."""
         level = logging.INFO if event.kind == "Normal" else logging.WARNING
         log.log(level, "%s: index=%s reason=%s", event.message, index.key, event.reason)

@@ -9,7 +9,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from vectorindex_operator import api, names
-from vectorindex_operator.api import Condition, Drift, LastProven, Member, Repair, Spec, Status, VectorIndex
+from vectorindex_operator.api import Condition, Drift, Event, LastProven, Member, Repair, Spec, Status, VectorIndex
 from vectorindex_operator.names import ConditionStatus, ConditionType, ProofReason, Reason, Result, SourceReason, State
 from vectorindex_operator.plan import Observed, Plan, Pod, is_rolled_out, shorten
 from vectorindex_operator.reports import Report
@@ -40,16 +40,6 @@ class Verdict:
     status: ConditionStatus
     reason: str
     message: str
-
-
-@dataclass(frozen=True)
-class Event:
-    """A line for `kubectl describe`; `identity` makes the same news the same object."""
-
-    kind: str  # Normal or Warning
-    reason: str
-    message: str
-    identity: str
 
 
 def render_status(observed: Observed, plan: Plan, refusal: str, now: datetime) -> Status:
