@@ -48,9 +48,8 @@ BREAKS = (
     Break(
         "every reader goes through the predicate (the load goes round it)",
         "source.py",
-        "        live = self._live.relation(within)\n        query = sa.select(live.c.id, live.c.stamp, live.c.vector).order_by(live.c.key)",
-        "        live = _around(self._live, within)\n"
-        "        query = sa.select(live.c.id, live.c.stamp, live.c.vector).order_by(live.c.key)",
+        "        live = self._live.relation(within)\n        query = sa.select(live.c.id, live.c.stamp, live.c.vector)",
+        "        live = _around(self._live, within)\n        query = sa.select(live.c.id, live.c.stamp, live.c.vector)",
         (SOURCE_TESTS, "tombstone_rule"),
     ),
     Break(
