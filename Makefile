@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 TEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down try env venv test test-unit test-slow break lint format crds requirements
+.PHONY: help demo down try env venv test test-unit test-slow break lint format crds docs requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/[$$][$$]/, "$$"); printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ format: venv ## let ruff write the code as it wants it
 
 crds: ## copy the definition into the chart
 	cp crds/vectorindexes.yaml charts/vectorindex/files/vectorindexes.yaml
+
+docs: venv ## write the pages that are made from the code
+	@$(BIN)/python scripts/metrics_page.py
 
 requirements: ## compile requirements/*.in anew, with hashes (needs uv)
 	@for source in requirements/*.in; do \
