@@ -220,6 +220,13 @@ def test_numbers_beyond_float32_do_not_hide_rows() -> None:
     assert view.search(vectors[:1], 3)[0].tolist() == [[0, 1, 2]]
 
 
+def test_dead_rows_stay_hidden_when_every_distance_is_infinite() -> None:
+    vectors = np.full((20, 4), 3e38, np.float32)
+    view = empty_view(make_spec(4, Metric.L2, IndexType.FLAT), 1).change(np.array([]), np.arange(20, dtype=np.int64), vectors)
+    view = view.change(np.arange(15), np.array([]), vectors[:0])
+    assert view.search(-vectors[:1], 3)[0].tolist() == [[15, 16, 17]]
+
+
 # --- changing ---
 
 
@@ -308,6 +315,17 @@ def test_ids_that_are_twice_in_the_index_are_seen_twice_and_removed_together() -
     twice = twice.change(np.array([]), ids[:1], encode(vectors[2:3], Metric.COSINE))
     assert twice.live_entries()[0].tolist().count(int(ids[0])) == 3
     assert int(ids[0]) not in twice.change(ids[:1], np.array([]), np.empty((0, 16), np.float32)).live_entries()[0].tolist()
+
+
+def test_entries_of_some_ids_are_those_of_all_entries() -> None:
+    ids, vectors = make_rows(60)
+    codes = encode(vectors, Metric.COSINE)
+    view = build_view(make_spec(), ids[:50], codes[:50], 1, 1).change(ids[:5], ids[50:], codes[50:])
+    wanted = [int(row) for row in (*ids[3:8], *ids[55:])]
+    every = dict(zip(*(part.tolist() for part in view.live_entries()), strict=True))
+    some = dict(zip(*(part.tolist() for part in view.entries_of(np.array([*wanted, 10**9]))), strict=True))
+    assert some == {row: every[row] for row in wanted if row in every}
+    assert len(some) == 8
 
 
 @pytest.mark.parametrize("kind", list(IndexType))
