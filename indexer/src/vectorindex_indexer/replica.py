@@ -30,7 +30,8 @@ from vectorindex_indexer.version import VERSION
 
 LOG = logging.getLogger(__name__)
 
-SAVE_EVERY_SECONDS: Final = 30.0  # a changed index is saved at most this often, and when the process stops
+SAVE_PAUSE: Final = 100.0  # times the duration of a save must pass before the next, and ...
+SAVE_PAUSE_SECONDS: Final = 5.0  # ... at least this; a process that stops saves at once
 LOAD_SECONDS: Final = 3600.0  # the longest a load may hold its database snapshot
 REBUILD_EVERY_SECONDS: Final = 60.0  # between two rebuilds nobody asked for
 RETRY_SECONDS: Final = (0.5, 30.0)  # first and longest pause after a check that ended unknown
@@ -100,7 +101,7 @@ class Replica:
         self._rebuild_due = ""  # trigger of a rebuild that is wanted
         self._rebuilt = NEVER
         self._saved: Belief | None = None
-        self._saved_clock = NEVER
+        self._save_after = NEVER
         self._failures = 0
         self._seen: dict[str, datetime] = {}  # wish: when this process first saw it
         self._unreadable = ""  # why the live file could not be read last time
@@ -540,9 +541,9 @@ class Replica:
         belief, proven_at = self._belief, self._memory.proven_at
         if belief is None or proven_at is None or self._memory.findings.result is not Result.OK or is_saved(belief, self._saved):
             return
-        if not force and time.monotonic() - self._saved_clock < SAVE_EVERY_SECONDS:
+        started = time.monotonic()
+        if not force and started < self._save_after:
             return
-        self._saved_clock = time.monotonic()
         as_of = belief.as_of
         meta = snapshot.SavedMeta(
             name=self.identity.name,
@@ -560,6 +561,8 @@ class Replica:
             self._saved = belief
         except (SnapshotError, OSError) as error:
             LOG.warning("index not saved: %s", error)
+        ended = time.monotonic()
+        self._save_after = ended + max(SAVE_PAUSE_SECONDS, SAVE_PAUSE * (ended - started))
 
 
 def check_once(settings: Settings) -> report.Status:
