@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import threading
 import time
 from datetime import timedelta
 from typing import Final
@@ -32,12 +33,14 @@ class App:
         self._settings = settings
         self._queue: WorkQueue[Key] = WorkQueue()
         self._busy: dict[int, float] = {}  # worker: since when it has worked on one key
-        self._watching = False
         self._stop = asyncio.Event()
+        self._stop_kopf = threading.Event()
+        self._watching = threading.Event()
 
     def stop(self) -> None:
         """End the operator: no more looks are begun, the watches end."""
         self._stop.set()
+        self._stop_kopf.set()
 
     def is_alive(self) -> bool:
         """Whether no worker hangs; that the event loop runs is shown by the answer itself."""
@@ -45,7 +48,7 @@ class App:
 
     def is_ready(self) -> bool:
         """Whether our kind is served and watched."""
-        return self._watching
+        return self._watching.is_set()
 
     async def run(self) -> None:
         """Run until `stop`."""
@@ -62,11 +65,13 @@ class App:
                 reconciler.touch(key)
                 self._queue.add(key)
 
+            loop = asyncio.get_running_loop()
+            memo = handlers.Memo(lambda key: loop.call_soon_threadsafe(look, key))
             if not await self._wait_for_api(cluster):
                 return
             running = [tasks.create_task(self._work(number, reconciler)) for number in range(settings.workers)]
             running.append(tasks.create_task(self._resync(cluster, reconciler)))
-            await self._watch(handlers.Memo(look))
+            await self._watch(memo)
             for task in running:
                 task.cancel()
 
@@ -91,7 +96,7 @@ class App:
                 await self._run_kopf(memo)
             except Exception:  # kopf raises what its streams raise
                 log.exception("the watches ended")
-            self._watching = False
+            self._watching.clear()
             if self._stop.is_set():
                 return
             metrics.RESTARTS.inc()
@@ -99,26 +104,35 @@ class App:
             await self._pause(min(MAX_RESTART_PAUSE, timedelta(seconds=2.0 ** min(failures, 6))))
 
     async def _run_kopf(self, memo: handlers.Memo) -> None:
-        ready = asyncio.Event()
-        notice = asyncio.create_task(self._notice_ready(ready))
-        try:
-            await kopf.operator(
-                registry=handlers.make_registry(),
-                settings=handlers.make_settings(),
-                memo=memo,
-                standalone=True,
-                clusterwide=not self._settings.watch_namespaces,
-                namespaces=self._settings.watch_namespaces,
-                stop_flag=self._stop,
-                ready_flag=ready,
-            )
-        finally:
-            notice.cancel()
+        """Run kopf in a thread of its own: in ours it takes over the signals and, when it ends, cancels whatever else is running."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
 
-    async def _notice_ready(self, ready: asyncio.Event) -> None:
-        await ready.wait()
-        self._watching = True
-        log.info("watching: namespaces=%s", ",".join(self._settings.watch_namespaces) or "all")
+        def run() -> None:
+            problem: BaseException | None = None
+            own = asyncio.new_event_loop()
+            try:
+                own.run_until_complete(self._kopf(memo))
+            except BaseException as error:
+                problem = error
+            finally:
+                own.close()  # not asyncio.run: kopf's generators can't be closed from outside, and say so with a traceback each
+            loop.call_soon_threadsafe(_end, ended, problem)
+
+        threading.Thread(target=run, name="kopf", daemon=True).start()
+        await ended
+
+    async def _kopf(self, memo: handlers.Memo) -> None:
+        await kopf.operator(
+            registry=handlers.make_registry(),
+            settings=handlers.make_settings(),
+            memo=memo,
+            standalone=True,
+            clusterwide=not self._settings.watch_namespaces,
+            namespaces=self._settings.watch_namespaces,
+            stop_flag=self._stop_kopf,
+            ready_flag=self._watching,
+        )
 
     async def _work(self, number: int, reconciler: Reconciler) -> None:
         while True:
@@ -162,3 +176,12 @@ class App:
                 await self._stop.wait()
         except TimeoutError:
             return
+
+
+def _end(ended: "asyncio.Future[None]", problem: BaseException | None) -> None:
+    if ended.done():
+        return
+    if problem is None:
+        ended.set_result(None)
+    else:
+        ended.set_exception(RuntimeError(f"kopf ended: {type(problem).__name__}: {problem}"))

@@ -27,7 +27,7 @@ LOGIN_LIFE: Final = datetime.timedelta(minutes=30)
 class Memo:
     """What kopf hands to the handlers: whom to tell that something may have changed."""
 
-    look: Callable[[Key], None]
+    look: Callable[[Key], object]
 
     def __copy__(self) -> "Memo":
         return self
@@ -43,7 +43,7 @@ def make_registry() -> kopf.OperatorRegistry:
     return registry
 
 
-def make_settings(*, exit_timeout_seconds: float = 10) -> kopf.OperatorSettings:
+def make_settings() -> kopf.OperatorSettings:
     """Return kopf's settings; each is here because its default failed in practice."""
     settings = kopf.OperatorSettings()
     settings.watching.inactivity_timeout = 70  # a stream cut without a word is noticed
@@ -57,7 +57,7 @@ def make_settings(*, exit_timeout_seconds: float = 10) -> kopf.OperatorSettings:
     settings.queueing.error_delays = (1, 1, 2, 3, 5, 8, 13, 21, 34, 60)
     settings.scanning.disabled = True  # no rights on CRDs and namespaces are needed; without this the first event took 54 s
     settings.posting.enabled = False  # events are posted by ourselves, on transitions
-    settings.process.ultimate_exiting_timeout = exit_timeout_seconds
+    settings.process.ultimate_exiting_timeout = None  # our own process decides when it ends
     return settings
 
 

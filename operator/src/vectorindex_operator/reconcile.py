@@ -125,7 +125,7 @@ class Reconciler:
         refusal = await self._execute(plan.actions, observed.index)
         rendered = status.render_status(observed, plan, refusal, now)
         await self._tell(memory, observed, rendered, now)
-        if plan.actions:
+        if plan.actions or plan.conflicts or plan.waiting:  # what is not ours tells us nothing when it goes
             memory.stale = True
         if refusal:
             return Outcome("refused", self._backoff(memory))
@@ -160,6 +160,8 @@ class Reconciler:
 
     def _next_look(self, observed: Observed, plan: Plan, rendered: api.Status) -> timedelta:
         settings = self._settings
+        if plan.conflicts:
+            return settings.poll_settled
         if plan.waiting or not _is_settled(observed, plan, rendered):
             return settings.poll_busy
         period = observed.index.spec.consistency.period_seconds if observed.index.spec else 3600

@@ -1,0 +1,240 @@
+"""The real operator as its own process, with the rights of its chart and no more, and stand-ins for pods where no node runs any."""
+
+import contextlib
+import hashlib
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.cluster import RunningCluster
+from tests.support.helm import by_kind, render_chart
+from tests.support.vector_index import GOLDEN, merge
+from vectorindex_operator.api import Json
+
+T = TypeVar("T")
+IMAGE = "registry.example/indexer:1"
+SYSTEM = "vectorindex-system"
+
+
+def wait_for(what: str, ask: Callable[[], T], seconds: float = 30) -> T:
+    """Ask until the answer is true and return it; fail with what was waited for and the last answer."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = ask()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}; last answer: {answer!r}")
+        time.sleep(0.1)
+
+
+def make_account(cluster: RunningCluster, folder: Path, *settings: str) -> Path:
+    """Give the operator the chart's ServiceAccount and roles, and return a kubeconfig with which it is that account."""
+    manifests = render_chart("crds.enabled=false", *settings)
+    kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+    if cluster.try_kubectl("get", "namespace", SYSTEM).returncode:
+        cluster.kubectl("create", "namespace", SYSTEM)
+    wanted = [manifest for kind in kinds for manifest in by_kind(manifests, kind)]
+    cluster.kubectl("apply", "-f", "-", text="\n---\n".join(json.dumps(manifest) for manifest in wanted))
+    (account,) = by_kind(manifests, "ServiceAccount")
+    token = cluster.kubectl("create", "token", account["metadata"]["name"], "--namespace", SYSTEM).strip()
+    config = json.loads(cluster.kubeconfig.read_text())
+    config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
+    path = folder / "operator.kubeconfig"
+    path.write_text(json.dumps(config))
+    return path
+
+
+class OperatorProcess:
+    """One run of `python -m vectorindex_operator`."""
+
+    def __init__(self, kubeconfig: Path, log: Path, **environment: str) -> None:
+        self.port = _free_port()
+        self.log = log
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("VECTORINDEX_", "KUBE"))},
+            "KUBECONFIG": str(kubeconfig),
+            "VECTORINDEX_INDEXER_IMAGE": IMAGE,
+            "VECTORINDEX_OPS_HOST": "127.0.0.1",
+            "VECTORINDEX_OPS_PORT": str(self.port),
+            "POD_NAMESPACE": SYSTEM,
+            **environment,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it watches."""
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "vectorindex_operator"], env=self._environment, stdout=output, stderr=subprocess.STDOUT
+            )
+        wait_for("the operator is ready", lambda: self.answers("/readyz"))
+
+    def stop(self) -> int:
+        """End it as a cluster does and return its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(20)
+
+    def kill(self) -> None:
+        """End it without a chance to clean up."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(20)
+
+    def answers(self, path: str) -> bool:
+        """Tell whether a probe succeeds."""
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise AssertionError(f"the operator ended with {self._process.returncode}: {self.log.read_text()[-4000:]}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+    def metric(self, metric: str, /, **labels: str) -> float | None:
+        """Return the sum of all samples of this name with these labels, or None when there is none."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as response:
+            families = list(text_string_to_metric_families(response.read().decode()))
+        samples = [sample for family in families for sample in family.samples if sample.name == metric]
+        values = [sample.value for sample in samples if labels.items() <= sample.labels.items()]
+        return sum(values) if values else None
+
+    def writes(self) -> float:
+        """Return how many requests that change something it has sent."""
+        methods = ("POST", "PATCH", "PUT", "DELETE")
+        return sum(self.metric("vectorindex_operator_api_requests_total", method=method) or 0 for method in methods)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class StandIn:
+    """Answers `GET /v1/status` in place of one pod, as nothing runs pods without a node. What it says is the golden document, changed."""
+
+    def __init__(self, ip: str) -> None:
+        self.ip = ip
+        self.document: Json = {}
+        self.status = 200
+        self.asked = 0
+        stand_in = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                stand_in.asked += 1
+                body = json.dumps(stand_in.document).encode()
+                self.send_response(stand_in.status if self.path == "/v1/status" else 404)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer((ip, 9090), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def say(self, **changes: Any) -> None:
+        """Answer with these changes from now on."""
+        self.document = merge(self.document, changes)
+
+    def stop(self) -> None:
+        """Let nothing answer any more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class Fleet:
+    """The pods of one VectorIndex: each gets an address of loopback, a stand-in behind it, and the conditions a kubelet would set."""
+
+    _taken = iter(range(2, 250))
+
+    def __init__(self, cluster: RunningCluster, namespace: str, name: str = "docs") -> None:
+        self.cluster, self.namespace, self.name = cluster, namespace, name
+        self.members: dict[str, StandIn] = {}
+
+    def pods(self) -> list[Json]:
+        """Return the pods there are."""
+        found = self.cluster.get("pods", "-n", self.namespace, "-l", f"vectorindex.dev/index={self.name}")["items"]
+        return sorted(found, key=lambda pod: str(pod["metadata"]["name"]))
+
+    def serve(self, count: int) -> None:
+        """Wait for the pods and let all of them answer, proven and ready; new pods of known names too."""
+        wait_for(f"{count} pods", lambda: len(self.pods()) == count)
+        for pod in self.pods():
+            self._bring_up(pod)
+
+    def _bring_up(self, pod: Json) -> None:
+        name = pod["metadata"]["name"]
+        member = self.members.get(name)
+        if member is None:
+            member = self.members[name] = StandIn(f"127.0.77.{next(Fleet._taken)}")
+        self.refresh(pod, member)
+        self.set_ready(name, True, ip=member.ip)
+
+    def refresh(self, pod: Json, member: StandIn) -> None:
+        """Let the stand-in speak for this pod, having read the files that are mounted into it."""
+        volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+        identity = volumes["identity"]["configMap"]["name"].rpartition("-")[2]
+        base: Json = json.loads(GOLDEN.read_text()) if not member.document else member.document
+        proven = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        files = {"podUid": pod["metadata"]["uid"], "podName": pod["metadata"]["name"], "identityHash": identity}
+        member.document = merge(base, {"identity": files, "proof": {"provenAt": proven, "asOf": proven}})
+        self.read_live()
+
+    def read_live(self) -> Json:
+        """Let all members have read the live file as it is now; return its content."""
+        content = self.cluster.get("configmap", f"{self.name}-index", "-n", self.namespace)["data"]["live.json"]
+        for member in self.members.values():
+            member.say(identity={"liveHash": hashlib.sha256(content.encode()).hexdigest()[:16]})
+        live: Json = json.loads(content)
+        return live
+
+    def keep_reading(self, seconds: float, until: Callable[[], bool]) -> None:
+        """Read the live file as kubelets would, until something holds."""
+        wait_for("the members have settled", lambda: bool(self.read_live()) and until(), seconds)
+
+    def say(self, **changes: Any) -> None:
+        """Let all members answer with these changes."""
+        for member in self.members.values():
+            member.say(**changes)
+
+    def set_ready(self, pod: str, ready: bool, ip: str | None = None) -> None:
+        """Do what the kubelet does after a readiness probe."""
+        status: Json = {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]}
+        if ip:
+            status |= {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}
+        patch = json.dumps({"status": status})
+        self.cluster.kubectl("patch", "pod", pod, "-n", self.namespace, "--subresource=status", "--type=strategic", "-p", patch)
+
+    def stop(self) -> None:
+        """End all stand-ins."""
+        for member in self.members.values():
+            member.stop()
+
+
+@contextlib.contextmanager
+def fleet(cluster: RunningCluster, namespace: str, name: str = "docs") -> Iterator[Fleet]:
+    """Provide the pods of one index until the context ends."""
+    pods = Fleet(cluster, namespace, name)
+    try:
+        yield pods
+    finally:
+        pods.stop()
