@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ from vectorindex_indexer.version import VERSION
 PROGRAM: Final = "vectorindex-indexer"
 EXIT: Final = {Result.OK: 0, Result.DRIFT: 1, Result.UNKNOWN: 2}
 EXIT_FAILED: Final = 2  # also what argparse ends with: a check that could not even begin is unknown
+EXIT_SECONDS: Final = 2.0  # for threads that are still at work when everything else has ended
 OPEN_FILES: Final = 16_384
 
 _log = logging.getLogger(__name__)
@@ -76,7 +78,15 @@ def _run_serve(settings: Settings) -> int:
     _log.info("listening", extra={"index": f"{identity.namespace}/{identity.name}", "search_port": search_port, "ops_port": ops_port})
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(replica, ports, settings.drain, VERSION))
+    end_soon()
     return 0
+
+
+def end_soon(seconds: float = EXIT_SECONDS) -> None:
+    """End the process though a thread still builds an index: Python would wait for it at exit, and nothing can interrupt FAISS."""
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
 
 
 def _run_check(settings: Settings, output: str) -> int:
