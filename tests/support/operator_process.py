@@ -193,7 +193,7 @@ class Fleet:
         """Let the stand-in speak for this pod, having read the files that are mounted into it."""
         volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
         identity = volumes["identity"]["configMap"]["name"].rpartition("-")[2]
-        base: Json = json.loads(GOLDEN.read_text()) if not member.document else member.document
+        base: Json = member.document or merge(json.loads(GOLDEN.read_text()), {"repairs": []})
         proven = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         files = {"podUid": pod["metadata"]["uid"], "podName": pod["metadata"]["name"], "identityHash": identity}
         member.document = merge(base, {"identity": files, "proof": {"provenAt": proven, "asOf": proven}})

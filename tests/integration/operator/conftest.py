@@ -38,10 +38,12 @@ def operator(cluster: RunningCluster, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def namespace(cluster: RunningCluster) -> str:
+def namespace(cluster: RunningCluster) -> Iterator[str]:
+    """Make a namespace for one test, and let its indexes go with the test."""
     name = f"search-{next(_numbers)}"
     cluster.kubectl("create", "namespace", name)
-    return name
+    yield name
+    cluster.kubectl("delete", "vidx", "--all", "-n", name)
 
 
 @pytest.fixture

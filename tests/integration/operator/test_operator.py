@@ -39,7 +39,8 @@ def children(cluster: RunningCluster, namespace: str) -> dict[str, Json]:
 
 
 def versions(cluster: RunningCluster, namespace: str) -> dict[str, str]:
-    found = cluster.get(f"{CHILDREN},vidx,pod,event", "-n", namespace)["items"]
+    """Return the version of everything the operator might write: an independent witness beside its own metrics."""
+    found = [*cluster.get(f"{CHILDREN},vidx,pod", "-n", namespace)["items"], *events(cluster, namespace)]
     return {f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["resourceVersion"] for item in found}
 
 
