@@ -246,7 +246,8 @@ def _build_pod(index: VectorIndex, spec: Spec, settings: Settings, identity_hash
     pod: Json = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 30,
+        # Draining, requests in flight and saving take 37 s in the worst case (`server` of the indexer).
+        "terminationGracePeriodSeconds": 45,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER_ID,
