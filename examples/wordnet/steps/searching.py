@@ -3,10 +3,11 @@
 import base64
 import json
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from .world import CLIENT, INDEX, SEARCH, World
 
 SCRIPT = ("python3", "/scripts/client.py")
 WATCH_PAUSE_SECONDS = 0.02
+# kubectl's WebSocket fails for good once nothing was written to it for 60 s, as its last write's deadline is still in force.
+HEARTBEAT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -82,18 +85,33 @@ def watching(world: World, queries: NDArray[np.float32], forbidden: NDArray[np.i
         "pause_seconds": WATCH_PAUSE_SECONDS,
     }
     process = world.kubernetes.start("exec", f"--namespace={SEARCH}", "--stdin", CLIENT, "--", *SCRIPT, "watch")
+    if process.stdin is None:
+        raise StepError("no pipe to the client")
+    ended = threading.Event()
+    heart = threading.Thread(target=_beat, args=(process.stdin, ended))
     try:
-        if process.stdin is None:
-            raise StepError("no pipe to the client")
         process.stdin.write(json.dumps(task) + "\n")
         process.stdin.flush()
+        heart.start()
         yield watch
+        ended.set()
+        heart.join()
         outcome = _end(process)
     finally:
+        ended.set()
         process.kill()
-        process.wait()
+        process.communicate()
     for name, value in outcome.items():
         setattr(watch, name, value)
+
+
+def _beat(stdin: IO[str], ended: threading.Event) -> None:
+    while not ended.wait(HEARTBEAT_SECONDS):
+        try:
+            stdin.write("\n")
+            stdin.flush()
+        except (OSError, ValueError):  # it ended; its exit tells
+            return
 
 
 def _end(process: subprocess.Popen[str]) -> dict[str, Any]:
