@@ -72,7 +72,7 @@ def run_steps(scene: World) -> None:
     headline(5, "Defect 2: a model key that the table does not have")
     story.refuse_wrong_key(scene)
     headline(6, "Defect 3: connections and statements that break in the middle of a check")
-    story.survive_broken_connections(scene)
+    story.survive_broken_connections(scene, done)
     headline(7, "What the metrics say of all this")
     story.compare_metrics(scene, done)
     for name, value in done.figures.items():

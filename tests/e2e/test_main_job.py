@@ -37,8 +37,8 @@ def test_wrong_model_key_is_unknown_names_the_right_one_and_is_not_served(scene:
     story.refuse_wrong_key(scene)
 
 
-def test_broken_connections_and_statements_leave_nothing_behind(scene: World) -> None:
-    story.survive_broken_connections(scene)
+def test_broken_connections_and_statements_leave_nothing_behind(scene: World, done: Done) -> None:
+    story.survive_broken_connections(scene, done)
 
 
 def test_metrics_tell_what_was_done(scene: World, done: Done) -> None:

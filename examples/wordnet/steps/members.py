@@ -20,7 +20,7 @@ class Metrics:
 
     samples: Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
-    def value(self, name: str, **labels: str) -> float:
+    def value(self, name: str, /, **labels: str) -> float:
         """Return the sum of all samples of that name which have these labels; raise StepError when there is none."""
         wanted = set(labels.items())
         found = [value for (sample, has), value in self.samples.items() if sample == name and wanted <= has]

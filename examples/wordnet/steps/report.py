@@ -18,8 +18,8 @@ def say(text: str) -> None:
 
 
 def headline(number: int, text: str) -> None:
-    """Print the title of a step."""
-    say(f"\n== {number}/7  {text}")
+    """Print the title of a step, and the time."""
+    say(f"\n== {number}/7  {time.strftime('%H:%M:%S')}  {text}")
 
 
 def detail(text: str) -> None:

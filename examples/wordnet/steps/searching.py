@@ -5,13 +5,14 @@ import json
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from examples.wordnet.client import STOP
 from examples.wordnet.load import DIMENSION
 
 from .report import StepError, expect
@@ -96,6 +97,9 @@ def watching(world: World, queries: NDArray[np.float32], forbidden: NDArray[np.i
         yield watch
         ended.set()
         heart.join()
+        with suppress(OSError):  # it ended before; its exit tells
+            process.stdin.write(f"{STOP}\n")
+            process.stdin.flush()
         outcome = _end(process)
     finally:
         ended.set()

@@ -84,5 +84,5 @@ class Upstream:
 
     def execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Run one statement, in a transaction of its own, and return its rows if it has any."""
-        cursor = self.connection.execute(statement, values)
+        cursor = self.connection.execute(statement, values or None)
         return cursor.fetchall() if cursor.description else []
