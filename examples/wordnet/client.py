@@ -1,7 +1,7 @@
 """A client of the search API that runs in a pod, with nothing but Python. Input is one JSON document on standard input, output another.
 
 `search` answers a batch of queries once. `watch` asks one query after the other, each over a new connection and without a second try, until
-its input ends, and tells how many were answered, how many were not, and whether an id that must never appear did.
+its input says stop, and tells how many were answered, how many were not, and whether an id that must never appear did.
 """
 
 import base64
@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 TIMEOUT_SECONDS = 10
 KEPT_MESSAGES = 5
+STOP = "stop"
 
 
 def unpack(text: str, dimension: int) -> list[list[float]]:
@@ -49,11 +50,14 @@ def search(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def watch(task: dict[str, Any], source: TextIO) -> dict[str, Any]:
-    """Ask until `source` ends."""
+    """Ask until `source` says stop, or ends."""
     ended = threading.Event()
 
     def await_end() -> None:
-        source.read()
+        # A line that says so, not only the end of the input: not every way into a pod passes that on.
+        for line in source:
+            if line.strip() == STOP:
+                break
         ended.set()
 
     threading.Thread(target=await_end, daemon=True).start()
