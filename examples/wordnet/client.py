@@ -12,8 +12,8 @@ import time
 import urllib.error
 import urllib.request
 from array import array
-from collections.abc import Iterator
-from typing import Any, TextIO
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 TIMEOUT_SECONDS = 10
 KEPT_MESSAGES = 5
@@ -49,7 +49,7 @@ def search(task: dict[str, Any]) -> dict[str, Any]:
     return {"results": found, "proven": all(answer["proven"] for answer in answers), "generations": [a["generation"] for a in answers]}
 
 
-def watch(task: dict[str, Any], source: TextIO) -> dict[str, Any]:
+def watch(task: dict[str, Any], source: Iterable[str]) -> dict[str, Any]:
     """Ask until `source` says stop, or ends."""
     ended = threading.Event()
 

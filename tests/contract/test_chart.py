@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.support.helm import CHART, ROOT, Manifest, by_kind, helm, render_chart
+from vectorindex_operator import handlers, names
 
 KUBERNETES = "1.37"
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -136,6 +137,16 @@ def test_operator_may_do_the_same_in_a_namespace_as_in_the_cluster() -> None:
     assert not by_kind(in_two, "ClusterRole")
     assert not by_kind(in_two, "ClusterRoleBinding")
     assert {role["metadata"]["namespace"] for role in by_kind(in_two, "Role")} >= {"search", "shop"}
+
+
+def test_operator_has_the_rights_it_uses_and_no_other() -> None:
+    """The integration tests run the operator with the chart's roles, which shows that they are enough; this shows that none is too many."""
+    group, written = names.API_GROUP, ("get", "list", "watch", "create", "patch", "delete")
+    used = {(group, names.PLURAL, verb) for verb in ("get", "list", "watch")}
+    used |= {(group, f"{names.PLURAL}/status", "patch"), (group, f"{names.PLURAL}/finalizers", "update"), ("", "events", "create")}
+    for child_group, _, plural in handlers.CHILDREN:
+        used |= {(child_group, plural, verb) for verb in (("get", "list", "watch", "patch") if plural == "pods" else written)}
+    assert rules_of(render_chart(), "ClusterRole") | rules_of(render_chart(), "Role") == used
 
 
 def test_operator_has_no_right_on_secrets_and_no_wildcard() -> None:

@@ -120,7 +120,7 @@ def _beat(stdin: IO[str], ended: threading.Event) -> None:
 
 def _end(process: subprocess.Popen[str]) -> dict[str, Any]:
     try:
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(f"{STOP}\n", timeout=30)
     except subprocess.TimeoutExpired as error:
         raise StepError("the client that searched all the time did not end") from error
     if process.returncode:

@@ -5,6 +5,7 @@ import io
 import time
 import urllib.error
 from array import array
+from collections.abc import Iterator
 from email.message import Message
 from typing import Any
 
@@ -31,11 +32,10 @@ vectorindex_vectors{index="docs"} 9500.0
 def watch_with(monkeypatch: pytest.MonkeyPatch, outcomes: list[dict[str, Any] | Exception]) -> dict[str, Any]:
     """Run the watching client until all outcomes were had, each once."""
 
-    class Ended(io.StringIO):
-        def read(self, _size: int | None = -1, /) -> str:
-            while outcomes:
-                time.sleep(0.001)
-            return ""
+    def lines() -> Iterator[str]:
+        while outcomes:
+            time.sleep(0.001)
+        yield f"{client.STOP}\n"
 
     def post(_url: str, _document: dict[str, Any]) -> dict[str, Any]:
         outcome = outcomes.pop(0) if outcomes else {"proven": True, "results": []}
@@ -46,7 +46,7 @@ def watch_with(monkeypatch: pytest.MonkeyPatch, outcomes: list[dict[str, Any] | 
     monkeypatch.setattr(client, "post", post)
     vectors = base64.b64encode(array("f", [0.5, 0.25]).tobytes()).decode()
     task = {"url": "http://x", "vectors": vectors, "dimension": 2, "k": 1, "forbidden": [7], "pause_seconds": 0}
-    return client.watch(task, Ended())
+    return client.watch(task, lines())
 
 
 def test_watching_client_counts_what_failed_what_was_unproven_and_what_must_not_appear(monkeypatch: pytest.MonkeyPatch) -> None:
