@@ -75,9 +75,12 @@ def operator_metrics(world: World) -> Metrics:
     return parse_metrics(fetch(world, SYSTEM, f"deployment/{RELEASE}", "/metrics"))
 
 
-def parse_time(text: str) -> datetime | None:
-    """Return an RFC 3339 time, None for an empty text."""
-    return datetime.fromisoformat(text) if text else None
+def as_of(document: dict[str, Any]) -> datetime:
+    """Return the state of Postgres that a pod's answers equal, as a time of Postgres' clock; raise StepError while there is none."""
+    text = document["proof"]["asOf"]
+    if not text:
+        raise StepError(f"{document['identity']['podName']} holds no proven state: {document['proof']}")
+    return datetime.fromisoformat(text)
 
 
 def wait_for_proof(world: World, pod: str, after: datetime, timeout_seconds: float) -> dict[str, Any]:
@@ -85,8 +88,6 @@ def wait_for_proof(world: World, pod: str, after: datetime, timeout_seconds: flo
 
     def proven() -> dict[str, Any] | None:
         document = status(world, pod)
-        as_of = parse_time(document["proof"]["asOf"])
-        is_new = as_of is not None and as_of > after
-        return document if is_new and document["proven"] and document["proof"]["result"] == "ok" else None
+        return document if as_of(document) > after and document["proven"] and document["proof"]["result"] == "ok" else None
 
     return wait_until(f"{pod} to prove a state later than {after.isoformat(timespec='seconds')}", proven, timeout_seconds)
