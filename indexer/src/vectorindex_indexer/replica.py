@@ -1,5 +1,6 @@
 """The life of one replica: load, prove, serve, follow, repair, save, stop. One thread of its own does all the writing."""
 
+import dataclasses
 import logging
 import random
 import threading
@@ -100,8 +101,11 @@ class Replica:
         self._rebuild: Rebuild | None = None
         self._rebuild_due = ""  # trigger of a rebuild that is wanted
         self._rebuilt = NEVER
+        self._rebuild_failures = 0  # in a row
+        self._rebuild_after = NEVER  # no attempt before
         self._saved: Belief | None = None
         self._save_after = NEVER
+        self._saving = threading.Lock()  # stop() saves too, while the writer may still be at it
         self._failures = 0
         self._seen: dict[str, datetime] = {}  # wish: when this process first saw it
         self._unreadable = ""  # why the live file could not be read last time
@@ -256,13 +260,12 @@ class Replica:
         """Wait for the next period, for the end of a load, or for a wish; after a failure, for a growing pause."""
         pause = self._behaviour.period.total_seconds()
         if self._failures:
-            first, longest = RETRY_SECONDS
-            pause = min(pause, longest, first * 2.0 ** (self._failures - 1)) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries
+            pause = min(pause, pause_after(self._failures))
         while not self._stopping.is_set():
             elapsed = time.monotonic() - started
             if self._rebuild is not None and self._rebuild.candidate.done():
                 return
-            if elapsed >= pause and not (self._belief is None and self._rebuild):
+            if elapsed >= pause and (self._belief is not None or self._may_rebuild()):
                 return
             if self._reread() or (elapsed >= 1.0 and self._has_wish()):
                 return
@@ -287,7 +290,11 @@ class Replica:
         wishes = self._behaviour.wishes
         validate = wishes.validate_requested_at is not None and wishes.validate_text != self._memory.validate_echo
         rebuild = wishes.rebuild_requested_at is not None and wishes.rebuild_text != self._memory.rebuild_echo
-        return validate or (rebuild and self._rebuild is None and not self._behaviour.suspend)
+        return validate or (rebuild and self._may_rebuild() and not self._behaviour.suspend)
+
+    def _may_rebuild(self) -> bool:
+        """Whether an attempt could start now: none is running, and the last failure is long enough ago."""
+        return self._rebuild is None and time.monotonic() >= self._rebuild_after
 
     def _answers(self, wish: datetime | None, text: str, begun: datetime | None) -> bool:
         """Whether something begun at that time answers a wish: begun after the wish, or (clocks differ) after we first saw it."""
@@ -329,7 +336,7 @@ class Replica:
         with self._lock:
             if findings.result is Result.OK:
                 self._publish(outcome.belief)
-            elif first and findings.result is Result.UNKNOWN and self._behaviour.when_unverified is WhenUnverified.SERVE:
+            elif first and self._behaviour.when_unverified is WhenUnverified.SERVE and may_serve_unverified(findings):
                 self._serve_unverified(belief)
             if findings.result is not Result.UNKNOWN:
                 self._loaded = False
@@ -369,7 +376,7 @@ class Replica:
 
     def _plan_rebuild(self) -> None:
         wishes = self._behaviour.wishes
-        if self._rebuild is not None:
+        if not self._may_rebuild():
             return
         wished = wishes.rebuild_requested_at is not None and wishes.rebuild_text != self._memory.rebuild_echo
         if wished and self._answers(wishes.rebuild_requested_at, wishes.rebuild_text, self._built_at):
@@ -378,6 +385,8 @@ class Replica:
             wished = False
         if self._belief is None:
             trigger = self._rebuild_due or "start"
+        elif self._behaviour.suspend and self._trusted:
+            return
         elif wished and not self._behaviour.suspend:
             trigger = "wish"
         elif self._rebuild_due and time.monotonic() - self._rebuilt > REBUILD_EVERY_SECONDS:
@@ -408,6 +417,8 @@ class Replica:
         self._rebuild = None
         self._rebuilt = time.monotonic()
         seconds = self._rebuilt - rebuild.started
+        self._rebuild_failures += 1  # until it is proven
+        self._rebuild_after = self._rebuilt + pause_after(self._rebuild_failures)
         try:
             candidate = rebuild.candidate.result()
         except SourceError as error:
@@ -417,20 +428,28 @@ class Replica:
             self._record(Findings(Result.UNKNOWN, error.reason, error.message, UNKNOWN), seconds)
             return
         self.metrics.build_finished(seconds)
+        if self._behaviour.suspend and self._trusted:
+            LOG.info("suspended meanwhile: the new index is dropped", extra={"trigger": rebuild.trigger})
+            return
         former = self._belief
         outcome = run_cycle(self._source, candidate, self._terms(whole=True, apply=True), lambda _: None)
-        if outcome.findings.result is not Result.OK or outcome.findings.drift.rows:
-            LOG.warning("the candidate was not proven", extra={"reason": outcome.findings.reason})
-            self._record(outcome.findings, time.monotonic() - rebuild.started)
-            self._finish_rebuild(rebuild, outcome.findings, former, "failed")
+        findings = outcome.findings
+        if findings.result is Result.OK and findings.drift.rows:  # what was just built must be right without a repair
+            message = f"{findings.drift.rows} rows of a new index were wrong at once"
+            findings = dataclasses.replace(findings, result=Result.DRIFT, reason=ProofReason.REPAIR_FAILED, message=message)
+        if findings.result is not Result.OK:
+            LOG.warning("the candidate was not proven", extra={"reason": findings.reason})
+            self._record(findings, time.monotonic() - rebuild.started)
+            self._finish_rebuild(rebuild, findings, former, "failed")
             return
+        self._rebuild_failures, self._rebuild_after = 0, NEVER
         self._built_at = rebuild.started_at
         self._rebuild_due = ""
         self._loaded = False
         with self._lock:
             self._publish(outcome.belief)
-            self._record(outcome.findings, time.monotonic() - rebuild.started)
-            self._finish_rebuild(rebuild, outcome.findings, former, "repaired")
+            self._record(findings, time.monotonic() - rebuild.started)
+            self._finish_rebuild(rebuild, findings, former, "repaired")
 
     def _finish_rebuild(self, rebuild: Rebuild, findings: Findings, former: Belief | None, result: str) -> None:
         """Count a rebuild as a repair where it replaced, or was to replace, something wrong or what somebody wished away."""
@@ -449,12 +468,12 @@ class Replica:
         self.metrics.quarantine(belief.ledger.count_quarantine())
 
     def _serve_unverified(self, belief: Belief) -> None:
-        """Serve a saved index that was proven once, fits its seals and agrees with itself, while the source can't be asked."""
+        """Serve a saved index that was proven once, fits its seals and agrees with itself, while it can't be proven."""
         if self._trusted or belief.ledger.find_broken():
             return
         if compare.compare_index(*belief.ledger.entries(), *belief.view.live_entries()).rows:
             return
-        LOG.warning("serving the saved index unverified: the source can't be read")
+        LOG.warning("serving the saved index unverified: it was proven once, and can't be proven or brought up to date now")
         self._publish(belief)
 
     def _record(self, findings: Findings, seconds: float) -> None:
@@ -538,6 +557,10 @@ class Replica:
 
     def _save(self, *, force: bool = False) -> None:
         """Save what is published, if it was proven and changed since. A failure costs only the quicker start."""
+        with self._saving:
+            self._save_alone(force=force)
+
+    def _save_alone(self, *, force: bool) -> None:
         belief, proven_at = self._belief, self._memory.proven_at
         if belief is None or proven_at is None or self._memory.findings.result is not Result.OK or is_saved(belief, self._saved):
             return
@@ -563,6 +586,19 @@ class Replica:
             LOG.warning("index not saved: %s", error)
         ended = time.monotonic()
         self._save_after = ended + max(SAVE_PAUSE_SECONDS, SAVE_PAUSE * (ended - started))
+
+
+def may_serve_unverified(findings: Findings) -> bool:
+    """Whether a saved index may be served after such a first check: nothing is known to be wrong, and its digests still mean the same."""
+    if findings.result is Result.UNKNOWN:
+        return findings.reason is not ProofReason.DIGEST_SPEC_DIFFERS
+    return findings.reason is ProofReason.PENDING_SUSPENDED
+
+
+def pause_after(failures: int) -> float:
+    """Return the seconds to wait after so many failures in a row: growing up to a limit, and spread over time."""
+    first, longest = RETRY_SECONDS
+    return min(longest, first * 2.0 ** min(failures - 1, 10)) * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
 
 
 def check_once(settings: Settings) -> report.Status:

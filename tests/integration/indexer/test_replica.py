@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +16,13 @@ import yaml
 from examples.wordnet.load import MODEL, live_rows
 from tests.support.damage import Damage, damage_both, damage_index_only, flip_bytes
 from tests.support.postgres import Login, MakeWordnetDatabase, WordnetDatabase
-from tests.support.replica import make_manifest, running_replica, wait_until, write_settings
+from tests.support.replica import change_view, make_manifest, running_replica, wait_until, write_settings
 from vectorindex_indexer.config import Settings
+from vectorindex_indexer.cycle import Belief
+from vectorindex_indexer.errors import SourceError
+from vectorindex_indexer.load import load_candidate
 from vectorindex_indexer.names import ProofReason, Result, SourceReason, State
-from vectorindex_indexer.replica import Replica, check_once
+from vectorindex_indexer.replica import Replica, check_once, pause_after
 
 ROWS = 2000
 
@@ -423,3 +428,107 @@ def test_login_and_settings_are_what_the_tests_think(settings: Settings) -> None
     login = Login((settings.credentials / "username").read_text(), (settings.credentials / "password").read_text())
     assert login.username != "postgres"
     assert replace(settings).data == settings.data
+
+
+# --- when things keep failing
+
+
+def test_a_first_load_that_fails_is_tried_again_after_growing_pauses(settings: Settings) -> None:
+    rewrite(settings, lambda manifest: manifest["spec"]["source"]["postgres"].update(port=1))
+    with running_replica(settings) as replica:
+        time.sleep(4)  # pauses of 0.5, 1 and 2 s, a fifth more or less
+        assert 2 <= metric(replica, "checks_total", layer="L0", result="unknown") <= 5
+
+
+def test_a_rebuild_that_was_wished_for_and_fails_leaves_time_between_attempts(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = []
+
+    def fail(*_: object, **__: object) -> Belief:
+        attempts.append(1)
+        raise SourceError(SourceReason.CONNECTION_LOST, "lost in the middle of the load")
+
+    with running_replica(settings) as replica:
+        wait_until("ready", replica.is_ready)
+        monkeypatch.setattr("vectorindex_indexer.replica.load_candidate", fail)
+        rewrite(settings, lambda m: m["metadata"].update(annotations={"vectorindex.dev/rebuild-requested-at": "2126-01-02T03:04:06Z"}))
+        time.sleep(5)
+
+    assert 1 <= len(attempts) <= 5
+
+
+def test_the_writer_outlives_any_number_of_failures(settings: Settings, database: WordnetDatabase) -> None:
+    execute(database, "DROP TABLE embeddings")
+    with running_replica(settings) as replica:
+        replica._failures = 100_000  # as after a month
+        wait_until("a failure", lambda: replica._failures > 100_000)
+        time.sleep(0.5)
+        assert replica.is_alive()
+    assert pause_after(1) < pause_after(4)
+    assert pause_after(1_000_000) <= 36
+
+
+def test_a_candidate_that_was_not_right_at_once_is_not_reported_as_proven(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_badly(*arguments: Any, **options: Any) -> Belief:
+        belief = load_candidate(*arguments, **options)
+        return change_view(belief, [int(belief.view.live_entries()[0][0])], {})
+
+    monkeypatch.setattr("vectorindex_indexer.replica.load_candidate", load_badly)
+    with running_replica(settings) as replica:
+        wait_until("a verdict", lambda: replica.status().proof.checked_at != "")
+        status = replica.status()
+
+    assert (status.proof.result, status.proven, status.proof.proven_at) == (Result.DRIFT, False, "")
+
+
+def test_a_rebuild_that_ends_while_suspended_changes_nothing(
+    settings: Settings, database: WordnetDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, loaded = threading.Event(), threading.Event()
+
+    def load_slowly(*arguments: Any, **options: Any) -> Belief:
+        go.wait(20)
+        belief = load_candidate(*arguments, **options)
+        loaded.set()
+        return belief
+
+    with running_replica(settings) as replica:
+        wait_until("ready", replica.is_ready)
+        monkeypatch.setattr("vectorindex_indexer.replica.load_candidate", load_slowly)
+        rewrite(settings, lambda m: m["metadata"].update(annotations={"vectorindex.dev/rebuild-requested-at": "2126-01-02T03:04:06Z"}))
+        time.sleep(1.5)
+        rewrite(settings, lambda m: m["spec"].update(suspend=True))
+        wait_until("suspended", lambda: replica.status().suspended)
+        before = answered_ids(replica)
+        execute(database, "DELETE FROM embeddings WHERE entity_id = %s", before[0])
+        go.set()
+        wait_until("the load", loaded.is_set)
+        wait_until("a check that sees the change", lambda: replica.status().pending == 1)
+        time.sleep(1)
+        assert answered_ids(replica) == before
+
+        rewrite(settings, lambda m: m["spec"].update(suspend=False))
+        wait_until("the rebuild", lambda: replica.view is not None and replica.view.generation == 2)
+        assert answered_ids(replica) == before[1:]
+
+
+def test_a_suspended_replica_that_restarts_serves_what_was_proven_before(settings: Settings, database: WordnetDatabase) -> None:
+    served_and_stopped(settings)
+    execute(database, "DELETE FROM embeddings WHERE entity_id = %s", live_ids(database)[0])
+    rewrite(settings, lambda manifest: manifest["spec"].update(suspend=True))
+
+    with running_replica(settings) as replica:
+        wait_until("serving", replica.is_ready)
+        assert not replica.proven
+        assert replica.status().proof.reason == ProofReason.PENDING_SUSPENDED
+
+
+def test_a_saved_index_of_other_digests_is_never_served_without_a_proof(settings: Settings, database: WordnetDatabase) -> None:
+    served_and_stopped(settings)
+    execute(database, "ALTER TABLE faiss_metadata ALTER deleted DROP DEFAULT, ALTER deleted DROP NOT NULL")
+    execute(database, "ALTER TABLE faiss_metadata ALTER deleted TYPE timestamptz USING CASE WHEN deleted IS NOT FALSE THEN now() END")
+
+    with running_replica(settings) as replica:
+        wait_until("a view", lambda: replica.view is not None)
+        assert replica.view is not None
+        assert replica.view.generation == 2
+        assert replica.proven
