@@ -260,7 +260,7 @@ class Unit:
         live = self._live.relation(_hull(ranges))
         bucket = sa.func.width_bucket(live.c.id, _bigints(bounds)).label("bucket")
         wanted = sa.literal(buckets, postgresql.ARRAY(sa.Integer))
-        hashed = _fenced(sa.select(bucket, self._hex(live)).where(bucket.element == sa.func.any(wanted)))
+        hashed = _fenced(sa.select(bucket, self._hex(live)).where(bucket.element == sa.any_(wanted)))
         found = self._fetch(sa.select(hashed.c.bucket, *_sums(hashed)).group_by(hashed.c.bucket))
         digests = {at: _digest_of_sums(*sums) for at, *sums in found}
         return [digests.get(at, EMPTY) for at in buckets]

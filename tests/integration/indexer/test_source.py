@@ -67,6 +67,29 @@ def test_postgres_and_python_compute_the_same_digest_of_every_real_row(
     assert whole == parts[0] + parts[1] + parts[2]
 
 
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize("step", [1, 2])
+def test_many_ranges_are_digested_like_each_alone(
+    make_wordnet_database: MakeWordnetDatabase, tmp_path: Path, step: int, *, indexed: bool
+) -> None:
+    database = make_wordnet_database(rows=1000)
+    if not indexed:
+        execute(database, "ALTER TABLE embeddings DROP CONSTRAINT embeddings_pkey")
+    source = source_of(database, tmp_path)
+    rows = read_all(source)
+    bounds = [None, *(int(key) for key in rows.ids[20:-20:20]), None]
+    ranges = [Range(low, high) for low, high in itertools.pairwise(bounds)][::step]
+    assert len(ranges) > 20
+
+    with source.unit(seconds=30.0) as unit:
+        found = unit.digests(ranges)
+
+    for one, digest in zip(ranges, found, strict=True):
+        low = 0 if one.low is None else np.searchsorted(rows.ids, one.low)
+        high = len(rows) if one.high is None else np.searchsorted(rows.ids, one.high)
+        assert digest == sum_digests(rows.digests[low:high])
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(row=st.integers(0, 299), bit=st.integers(0, 384 * 32 - 1), of_the_id=st.booleans())
 def test_any_one_flipped_bit_is_seen_in_its_bucket_and_in_no_other(
