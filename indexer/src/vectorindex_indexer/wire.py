@@ -117,7 +117,8 @@ class RowParser:
         vectors = wire[:, header:].copy().view(order).astype(np.float32, copy=False)
         quarantine = np.zeros(len(wire), np.uint8)
         if self._metric is Metric.COSINE:
-            quarantine[~vectors.any(axis=1)] = _CODES[QuarantineReason.ZERO_VECTOR]
+            nonzero = (vectors.view(np.uint32) & 0x7FFFFFFF).any(axis=1)  # by bits: a signalling NaN makes other ways warn
+            quarantine[~nonzero] = _CODES[QuarantineReason.ZERO_VECTOR]
         quarantine[~np.isfinite(vectors).all(axis=1)] = _CODES[QuarantineReason.NOT_FINITE]
         if header:  # the dimension in the header must be that of the elements
             expected = np.frombuffer(self._vectors.dimension.to_bytes(2, "big") + bytes(2), np.uint8)
