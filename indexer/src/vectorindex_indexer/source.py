@@ -70,8 +70,10 @@ class Source:
         try:
             yield self._begin(connection, deadline)
         finally:
-            with contextlib.suppress(psycopg.Error):
-                connection.rollback()
+            # In the middle of a COPY that nobody reads on, a rollback would wait for ever; closing ends the transaction as well.
+            if connection.info.transaction_status is not psycopg.pq.TransactionStatus.ACTIVE:
+                with contextlib.suppress(psycopg.Error):
+                    connection.rollback()
             connection.close()
             deadline.cancel()
 

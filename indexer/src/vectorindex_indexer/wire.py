@@ -177,7 +177,7 @@ def _buffers(blocks: Iterable[bytes], most_blocks: int, most_bytes: int) -> Iter
     for block in blocks:
         pending.append(block)
         size += len(block)
-        if size >= most_bytes or len(pending) >= most_blocks:
+        if size >= _HEADER_BYTES and (size >= most_bytes or len(pending) >= most_blocks):
             buffer = b"".join(pending)
             yield buffer if clean else _body(buffer)
             pending, size, clean = [], 0, True
