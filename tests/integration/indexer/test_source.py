@@ -455,6 +455,17 @@ def test_an_error_of_ours_inside_a_unit_ends_its_session_too(shared: tuple[Wordn
     assert not database.backends()
 
 
+def test_leaving_a_stream_half_read_ends_its_session_at_once(make_wordnet_database: MakeWordnetDatabase, tmp_path: Path) -> None:
+    """A rollback would wait for the rest of the COPY."""
+    database = make_wordnet_database(rows=10_000)
+    source = source_of(database, tmp_path)
+    started = time.monotonic()
+    with source.unit(seconds=30.0) as unit:
+        next(unit.stream(EVERYTHING, 10))
+    assert time.monotonic() - started < 15
+    wait_until("the session to end", lambda: not database.backends())
+
+
 @contextmanager
 def silent_server() -> Iterator[int]:
     """Accept connections and never say a word."""
