@@ -12,8 +12,9 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -123,14 +124,36 @@ class Replica:
             document = json.load(answer)
         return np.array([[hit["id"] for hit in hits] for hits in document["results"]], np.int64), document["proven"]
 
-    def wait_until_proven(self, what: str, rows: int) -> dict[str, Any]:
-        """Wait until it serves and proved so many rows; return its status."""
+    def wait_until_proven(self, what: str, rows: int, meanwhile: Callable[[], None] = lambda: None) -> dict[str, Any]:
+        """Wait until it serves and proved so many rows, calling `meanwhile` before each look; return its status."""
 
         def proven() -> dict[str, Any] | None:
+            meanwhile()
             status = self.status()
             return status if status["ready"] and status["proven"] and status["view"]["rows"] == rows else None
 
-        return wait_until(what, proven, 60)
+        return wait_until(what, proven, 60, 0.05)
+
+
+class Asker:
+    """Searches for deleted rows while a replica starts, and keeps what it was told."""
+
+    def __init__(self, replica: Replica, upstream: Upstream) -> None:
+        self._replica, self._dead = replica, upstream.dead_ids()
+        self._vectors = np.stack([upstream.vector_of(int(entity)) for entity in self._dead[:50]])
+        self.refused = self.unproven = self.ghosts = 0
+
+    def ask(self) -> None:
+        """Search once: an answer is counted if it is wrong or unproven, a refusal if it is said (503) and not a closed port."""
+        try:
+            found, proven = self._replica.search(self._vectors)
+        except urllib.error.HTTPError as error:
+            self.refused += error.code == HTTPStatus.SERVICE_UNAVAILABLE
+        except OSError:
+            pass  # it does not listen yet
+        else:
+            self.unproven += not proven
+            self.ghosts += int(np.isin(found, self._dead).sum())
 
 
 def command() -> str:
@@ -202,16 +225,20 @@ def heal(replica: Replica, upstream: Upstream) -> Damage:
     code, _ = replica.check()
     expect(code == 1, f"expected `vectorindex-indexer check` to exit with 1 (drift), got {code}")
     detail("`vectorindex-indexer check` exits with 1: drift")
+    asker = Asker(replica, upstream)
     replica.start()
-    status = replica.wait_until_proven("the replica to repair itself", len(live.ids))
+    status = replica.wait_until_proven("the replica to repair itself", len(live.ids), asker.ask)
     damage = {kind: len(getattr(done, kind)) for kind in KINDS}
     repair = status["repairs"][0] if status["repairs"] else {"drift": None}
     expect(repair["drift"] == damage, f"expected drift {damage}, the replica tells {repair['drift']}")
-    found, _ = replica.search(np.stack([upstream.vector_of(int(entity)) for entity in dead[:50]]))
-    expect(not np.isin(found, dead).any(), "a deleted row came back")
+    asker.ask()
+    expect(asker.refused > 0, "expected searches to be refused (503) until the index is proven")
+    expect(not asker.unproven, f"{asker.unproven} searches were answered from an index that was not proven")
+    expect(not asker.ghosts, "a deleted row came back")
     detail(
         f"{', '.join(f'{rows} {kind}' for kind, rows in damage.items() if rows)}: found before serving, repaired, compared again, proven"
     )
+    detail(f"meanwhile {asker.refused} searches were refused (503), 0 answered from the wrong index")
     code, said = replica.check_when_saved(status["proof"]["rootDigest"])
     expect(code == 0, f"expected `vectorindex-indexer check` to exit with 0 (ok), got {code}: {said}")
     detail("`vectorindex-indexer check` of the newly saved index exits with 0: ok")
@@ -257,9 +284,9 @@ def everything() -> Iterator[tuple[Replica, Upstream, str]]:
                 replica.stop()
 
 
-def stay(replica: Replica, dsn: str) -> None:
+def stay(replica: Replica, upstream: Upstream, dsn: str) -> None:
     """Tell what to try, and wait for Ctrl-C."""
-    vector = json.dumps(load.read_slice().vectors[0].round(4).tolist())
+    vector = json.dumps(upstream.live().vectors[0].round(4).tolist())
     query = replica.folder / "query.json"
     query.write_text(f'{{"vector": {vector}, "k": 5}}', encoding="utf-8")
     say(
@@ -287,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             follow_changes(replica, upstream)
             show_metrics(replica, heal(replica, upstream))
             if not options.once:
-                stay(replica, dsn)
+                stay(replica, upstream, dsn)
     except (StepError, urllib.error.URLError) as error:
         print(f"\nfailed: {error}", file=sys.stderr)
         return 1
