@@ -87,6 +87,7 @@ class Findings:
     reason: ProofReason | SourceReason
     message: str
     found: Layers  # at first sight; the final result is `result`
+    examined: bool = False  # FAISS was compared with the ledger; else L1 says nothing new
     as_of: AsOf | None = None
     digest_spec: str = ""
     source_rows: int = 0
@@ -169,6 +170,7 @@ class _Cycle:
             reason=ProofReason.PROVEN,
             message=f"{ledger.rows} live rows, all equal",
             found=found,
+            examined=examine,
             as_of=self.unit.as_of,
             digest_spec=self.unit.digest_spec,
             source_rows=survey.live,

@@ -72,6 +72,7 @@ class Memory:
     proven_at: datetime | None = None
     proven_clock: float = NEVER  # the same, on the monotonic clock
     seconds: float = 0.0
+    index_result: Result = Result.UNKNOWN  # of L1, when it was looked at last
     source_reason: SourceReason = SourceReason.NOT_TRIED
     source_message: str = ""
     drift: Drift = field(default_factory=Drift)  # what differs now
@@ -206,7 +207,7 @@ class Replica:
 
     def _describe_proof(self, memory: Memory, belief: Belief | None) -> report.Proof:
         findings = memory.findings
-        layers = Layers(Result.OK, Result.OK) if findings.result is Result.OK else findings.found
+        l0 = Result.OK if findings.result is Result.OK else findings.found.l0
         shown = belief if self._trusted else None
         return report.Proof(
             result=findings.result,
@@ -224,7 +225,7 @@ class Replica:
             source_rows=findings.source_rows,
             ledger_rows=belief.ledger.rows if belief else 0,
             seconds=round(memory.seconds, 3),
-            layers=report.Layers(layers.l0, layers.l1),
+            layers=report.Layers(l0, memory.index_result),
         )
 
     def _state(self) -> State:
@@ -484,6 +485,8 @@ class Replica:
         with self._lock:
             memory = self._memory
             memory.findings, memory.checked_at, memory.seconds = findings, now, seconds
+            if findings.examined or not conclusive:
+                memory.index_result = Result.OK if findings.result is Result.OK else findings.found.l1
             if findings.source_error is not None:
                 memory.source_reason, memory.source_message = findings.source_error.reason, findings.source_error.message
             elif findings.reason is not ProofReason.INTERNAL_ERROR:
@@ -500,7 +503,7 @@ class Replica:
             self.metrics.synchronised(findings.followed.inserted, findings.followed.updated, findings.followed.deleted)
         self.metrics.check_finished(
             findings.result,
-            {"L0": findings.found.l0, "L1": findings.found.l1},
+            {"L0": findings.found.l0, "L1": findings.found.l1} if findings.examined or not conclusive else {"L0": findings.found.l0},
             seconds=seconds,
             source_rows=findings.source_rows if conclusive else None,
             vectors=self._belief.view.live_rows if self._belief else None,

@@ -39,7 +39,7 @@ class Source(Struct, frozen=True, rename="camel"):
 
 
 class Layers(Struct, frozen=True):
-    """Result of each layer of the last check: L0 source-ledger, L1 ledger-FAISS."""
+    """Result of each layer: L0 source-ledger of the last check, L1 ledger-FAISS when that was last compared."""
 
     L0: str
     L1: str

@@ -17,6 +17,7 @@ from examples.wordnet.load import MODEL, live_rows
 from tests.support.damage import Damage, damage_both, damage_index_only, flip_bytes
 from tests.support.postgres import Login, MakeWordnetDatabase, WordnetDatabase
 from tests.support.replica import change_view, make_manifest, running_replica, wait_until, write_settings
+from vectorindex_indexer import cycle
 from vectorindex_indexer.config import Settings
 from vectorindex_indexer.cycle import Belief
 from vectorindex_indexer.errors import SourceError
@@ -380,6 +381,18 @@ def test_sessions_that_are_killed_at_any_moment_leave_none_idle_in_transaction(s
         assert replica.is_ready()
         assert not database.idle_in_transaction()
     assert not database.backends()
+
+
+def test_a_check_that_did_not_look_into_the_index_claims_nothing_of_it(
+    settings: Settings, database: WordnetDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cycle, "EXAMINE_ALWAYS_ROWS", 10)
+    with running_replica(settings) as replica:
+        wait_until("ready", replica.is_ready)
+        checks = metric(replica, "checks_total", layer="L0", result="ok")
+        wait_until("more checks", lambda: metric(replica, "checks_total", layer="L0", result="ok") > checks + 1)
+        assert metric(replica, "checks_total", layer="L1", result="ok") == 1, "the whole comparison before it served"
+        assert replica.status().proof.layers.L1 == Result.OK
 
 
 # --- one check from the command line
