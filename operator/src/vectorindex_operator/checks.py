@@ -6,7 +6,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
 
-from vectorindex_operator import names
+from vectorindex_operator import api, names
 
 # Lists whose entries are merged by a key when applied: entries that others added are not ours to judge.
 MERGE_KEYS: Final[dict[str, tuple[str, ...]]] = {
@@ -54,6 +54,13 @@ def find_owner(live: Mapping[str, Any], index_name: str, uid: str) -> Owner:
     same_name = controller.get("kind") == names.KIND and controller.get("name") == index_name
     group = str(controller.get("apiVersion", "")).partition("/")[0]
     return Owner.EARLIER_LIFE if same_name and group == names.API_GROUP else Owner.FOREIGN
+
+
+def outcome_hash(built: Mapping[str, Any], live: Mapping[str, Any]) -> str:
+    """Return a hash of what was asked for together with what the API server made of it; its own bookkeeping is left out."""
+    meta = {field: live["metadata"].get(field) for field in ("uid", "labels", "annotations", "ownerReferences")}
+    content = {key: value for key, value in live.items() if key not in ("apiVersion", "kind", "metadata", "status")}
+    return api.short_hash(api.canonical([built, meta, content]))
 
 
 def find_difference(built: object, live: object, path: str = "") -> str | None:

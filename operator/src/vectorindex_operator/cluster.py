@@ -86,13 +86,13 @@ class Cluster:
             found += [(Key(item["metadata"]["namespace"], item["metadata"]["name"]), item["metadata"]["uid"]) for item in answer["items"]]
         return found
 
-    async def create(self, manifest: Json) -> None:
-        """Make the object; raise ConflictError when one of that name exists. Never changes an existing one."""
+    async def create(self, manifest: Json) -> Json:
+        """Make the object and return it; raise ConflictError when one of that name exists. Never changes an existing one."""
         path = _path(manifest["kind"], manifest["metadata"]["namespace"])
-        await self._request("POST", path, {"fieldManager": names.FIELD_MANAGER}, manifest)
+        return await self._request("POST", path, {"fieldManager": names.FIELD_MANAGER}, manifest)
 
-    async def apply(self, manifest: Json, live: Json) -> None:
-        """Put the object into the built state by server-side apply; raise ConflictError unless it is still as in `live`."""
+    async def apply(self, manifest: Json, live: Json) -> Json:
+        """Put the object into the built state by server-side apply and return it; raise ConflictError unless it is still as in `live`."""
         meta = live["metadata"]
         path = _path(manifest["kind"], meta["namespace"], meta["name"])
         version = meta["resourceVersion"]
@@ -107,7 +107,7 @@ class Cluster:
             answer = await self._request("PATCH", path, {"fieldManager": names.FIELD_MANAGER}, patch, _JSON_PATCH)
             version = answer["metadata"]["resourceVersion"]
         guarded = {**manifest, "metadata": {**manifest["metadata"], "uid": meta["uid"], "resourceVersion": version}}
-        await self._request("PATCH", path, {"fieldManager": names.FIELD_MANAGER, "force": "true"}, guarded, _APPLY)
+        return await self._request("PATCH", path, {"fieldManager": names.FIELD_MANAGER, "force": "true"}, guarded, _APPLY)
 
     async def delete(self, live: Json) -> None:
         """Delete the object if it is still as seen; its being gone already is fine."""

@@ -20,6 +20,9 @@ _ANY_ADDRESS: Final[list[Json]] = [
     {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10"]}},
 ]
 
+# Empty, these say nothing; an empty `podSelector` or `namespaceSelector` does, and stays.
+_LEFT_OUT: Final = frozenset({"matchLabels", "matchExpressions", "values", "except", "key", "operator", "value", "effect"})
+
 
 @dataclass(frozen=True)
 class Desired:
@@ -186,8 +189,8 @@ def _build_disruption_budget(index: VectorIndex) -> Json:
 
 def _build_network_policy(index: VectorIndex, spec: Spec, settings: Settings) -> Json:
     network = spec.network
-    clients = network.clients if network and network.clients else [{"podSelector": {}}]
-    source = network.source if network and network.source else _ANY_ADDRESS
+    clients = _as_stored(network.clients) if network and network.clients else [{"podSelector": {}}]
+    source = _as_stored(network.source) if network and network.source else _ANY_ADDRESS
     source_ports = sorted({spec.source.postgres.port, *([network.source_port] if network else [])})
     watchers = [
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.operator_namespace}}},
@@ -209,6 +212,16 @@ def _build_network_policy(index: VectorIndex, spec: Spec, settings: Settings) ->
             ],
         },
     }
+
+
+def _as_stored(value: Any) -> Any:
+    """Return peers or tolerations without the empty values that an API server leaves out; else each look would see an edit in them."""
+    if isinstance(value, list):
+        return [_as_stored(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: item for key, item in value.items() if key not in _LEFT_OUT or item not in ("", [], {})}
+    return {key: item if key == "matchLabels" else _as_stored(item) for key, item in kept.items()}  # labels may have any name
 
 
 def _build_stateful_set(index: VectorIndex, spec: Spec, settings: Settings, identity_hash: str) -> Json:
@@ -263,7 +276,7 @@ def _build_pod(index: VectorIndex, spec: Spec, settings: Settings, identity_hash
     if placement.node_selector:
         pod["nodeSelector"] = placement.node_selector
     if placement.tolerations:
-        pod["tolerations"] = placement.tolerations
+        pod["tolerations"] = _as_stored(placement.tolerations)
     if placement.topology_spread_constraints:
         own = {"labelSelector": {"matchLabels": _selector(index)}}
         pod["topologySpreadConstraints"] = [{**constraint, **own} for constraint in placement.topology_spread_constraints]

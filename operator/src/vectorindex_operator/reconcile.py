@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, assert_never
 
-from vectorindex_operator import api, metrics, names, objects, status
+from vectorindex_operator import api, checks, metrics, names, objects, status
 from vectorindex_operator.api import VectorIndex
 from vectorindex_operator.cluster import Cluster
 from vectorindex_operator.errors import ClusterError, ConflictError, NotFoundError, RejectedError
@@ -59,6 +59,7 @@ class Memory:
     stale: bool = True  # something may have changed: read everything again
     failures: int = 0
     announced: set[str] = field(default_factory=set)  # malformed wishes, told once each
+    outcomes: dict[tuple[str, str], str] = field(default_factory=dict)  # by kind and name: what came of our last write
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Reconciler:
             return Outcome("ok", None)
         now = self._clock()
         plan = make_plan(observed, self._settings, now)
-        refusal = await self._execute(plan.actions, observed.index)
+        refusal = await self._execute(plan.actions, observed.index, memory)
         rendered = status.render_status(observed, plan, refusal, now)
         await self._tell(memory, observed, rendered, now)
         if plan.actions or plan.conflicts or plan.waiting:  # what is not ours tells us nothing when it goes
@@ -183,7 +184,8 @@ class Reconciler:
         if memory.observed is None:
             return None
         addresses = [Address(pod.name, pod.uid, pod.ip) for pod in memory.observed.pods if pod.ip and not pod.terminating]
-        memory.observed = replace(memory.observed, reports=await self._members.read_reports(addresses))
+        reports = await self._members.read_reports(addresses)
+        memory.observed = replace(memory.observed, reports=reports, outcomes=frozenset(memory.outcomes.values()))
         return memory.observed
 
     async def _read(self, key: Key, memory: Memory) -> Observed | None:
@@ -194,7 +196,7 @@ class Reconciler:
         before = memory.observed.index.uid if memory.observed else None
         if before != index.uid:  # another life of the name: nothing known of the earlier one holds
             memory.status_written_at = self._clock()
-            memory.announced = set()
+            memory.announced, memory.outcomes = set(), {}
         references = objects.child_references(index, index.spec) if index.spec else (("StatefulSet", objects.child_name(key.name)),)
         selector = f"{names.INDEX_LABEL}={key.name},{names.COMPONENT_LABEL}="
         found, identities, pods = await asyncio.gather(
@@ -208,24 +210,24 @@ class Reconciler:
 
     # --- execute ---
 
-    async def _execute(self, actions: Iterable[Action], index: VectorIndex) -> str:
+    async def _execute(self, actions: Iterable[Action], index: VectorIndex, memory: Memory) -> str:
         """Carry the actions out in order; return what the API server refused for good, or nothing."""
         refusals: list[str] = []
         for action in actions:
             try:
-                await self._act(action, index)
+                await self._act(action, index, memory)
             except RejectedError as error:
                 log.warning("refused: index=%s cause=%s", index.key, error)
                 refusals.append(str(error))
         return refusals[0] if refusals else ""
 
-    async def _act(self, action: Action, index: VectorIndex) -> None:
+    async def _act(self, action: Action, index: VectorIndex, memory: Memory) -> None:
         match action:
             case CreateObject(manifest=manifest):
-                await self._cluster.create(manifest)
+                _remember(memory, manifest, await self._cluster.create(manifest))
                 self._count("created", manifest, action, index)
             case ApplyObject(manifest=manifest, live=live):
-                await self._cluster.apply(manifest, live)
+                _remember(memory, manifest, await self._cluster.apply(manifest, live))
                 self._count("applied", manifest, action, index)
             case DeleteObject(live=live):
                 await self._cluster.delete(live)
@@ -248,6 +250,10 @@ class Reconciler:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         metrics.WRITES.labels(kind=kind).inc()
         log.info("%s %s %s: index=%s reason=%s", verb, kind, name, index.key, action.reason)
+
+
+def _remember(memory: Memory, manifest: api.Json, outcome: api.Json) -> None:
+    memory.outcomes[manifest["kind"], manifest["metadata"]["name"]] = checks.outcome_hash(manifest, outcome)
 
 
 def _is_settled(observed: Observed, plan: Plan, rendered: api.Status) -> bool:

@@ -5,14 +5,14 @@ Pods exist here as objects only, as there is no node; `Fleet` plays kubelet and 
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.cluster import RunningCluster
 from tests.support.operator_process import IMAGE, Fleet, OperatorProcess, make_account, wait_for
-from tests.support.vector_index import make_manifest
+from tests.support.vector_index import make_index, make_manifest, make_stateful_set
 from vectorindex_operator.api import Json
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -155,6 +155,84 @@ def test_what_is_taken_out_of_the_spec_goes_out_of_the_pods(cluster: RunningClus
     wait_for("the pods have a node selector", lambda: pod().get("nodeSelector") == {"disk": "ssd"})
     apply()
     wait_for("the pods have none", lambda: "nodeSelector" not in pod() and not pod().get("tolerations"))
+
+
+def _peer(peer: Json) -> Json:
+    return {"network": {"clients": [peer], "source": [peer]}}
+
+
+# Values that the API server keeps in another form than they were given in: they must not look like somebody's edit.
+REWRITTEN: dict[str, Json] = {
+    "no-labels": _peer({"podSelector": {"matchLabels": {}}}),
+    "no-values": _peer({"podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": []}]}}),
+    "no-exceptions": _peer({"ipBlock": {"cidr": "10.0.0.0/8", "except": []}}),
+    "no-key": {"pod": {"tolerations": [{"key": "", "operator": "Exists", "value": ""}]}},
+    "a-tenth": {"pod": {"resources": {"requests": {"cpu": "0.1", "memory": "1e9"}, "limits": {"cpu": 1}}}},
+    "below-a-milli": {"pod": {"resources": {"requests": {"cpu": "1u"}}}},
+    "a-volume": {"storage": {"size": "1024Mi"}},
+}
+
+
+def test_values_that_the_api_server_writes_in_its_own_way_come_to_rest(
+    cluster: RunningCluster, operator: OperatorProcess, namespace: str, apply: Apply
+) -> None:
+    for name, spec in REWRITTEN.items():
+        apply(name, **spec)
+    for name in REWRITTEN:
+        cluster.kubectl("wait", "--for=condition=Ready=False", f"vidx/{name}", "-n", namespace, "--timeout=20s")
+    time.sleep(5)
+    writes, before = operator.writes(), versions(cluster, namespace)
+    time.sleep(5)
+    assert operator.writes() == writes
+    assert versions(cluster, namespace) == before
+
+
+MIRROR = "mirror.example/indexer:1"
+MIRRORING = (
+    "Object{spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{"
+    f'containers: [Object.spec.template.spec.containers{{name: "indexer", image: "{MIRROR}"}}]'
+    "}}}}"
+)
+
+
+@pytest.fixture
+def mirroring(cluster: RunningCluster, namespace: str) -> Iterator[None]:
+    """Let the API server change the image of every StatefulSet, as policies of a cluster may."""
+    group = "admissionregistration.k8s.io/v1"
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["statefulsets"]}
+    policy = {
+        "matchConstraints": {"resourceRules": [rule]},
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": MIRRORING}}],
+    }
+    meta = {"name": "mirror"}
+    items = [
+        {"apiVersion": group, "kind": "MutatingAdmissionPolicy", "metadata": meta, "spec": policy},
+        {"apiVersion": group, "kind": "MutatingAdmissionPolicyBinding", "metadata": meta, "spec": {"policyName": "mirror"}},
+    ]
+    cluster.kubectl("apply", "-f", "-", text="\n---\n".join(map(json.dumps, items)))
+    trial = make_stateful_set(make_index(), 1)
+    trial["metadata"] = {"name": "trial", "namespace": namespace}
+    dry_run = ("create", "-f", "-", "--dry-run=server", "-o", "json")
+    wait_for("the policy is in force", lambda: MIRROR in cluster.kubectl(*dry_run, text=json.dumps(trial)), 60)
+    yield
+    cluster.kubectl("delete", "mutatingadmissionpolicybinding/mirror", "mutatingadmissionpolicy/mirror")
+
+
+@pytest.mark.usefixtures("mirroring")
+def test_a_policy_of_the_cluster_that_changes_our_objects_is_not_fought(
+    cluster: RunningCluster, operator: OperatorProcess, namespace: str, apply: Apply
+) -> None:
+    apply()
+    wait_for("the objects are made", lambda: len(children(cluster, namespace)) == 7)
+    assert children(cluster, namespace)["StatefulSet/docs-index"]["spec"]["template"]["spec"]["containers"][0]["image"] == MIRROR
+    time.sleep(5)
+    writes = operator.writes()
+    time.sleep(5)
+    assert operator.writes() == writes
+    cluster.kubectl("scale", "statefulset/docs-index", "-n", namespace, "--replicas=5")
+    wait_for("an edit is still put right", lambda: children(cluster, namespace)["StatefulSet/docs-index"]["spec"]["replicas"] == 2)
 
 
 @pytest.mark.parametrize("kind", ["service", "configmap"])

@@ -174,6 +174,24 @@ def test_network_names_who_may_search_and_where_postgres_is() -> None:
     assert [port["port"] for port in policy["egress"][1]["ports"]] == [5432, 6432]
 
 
+def test_empty_values_are_left_out_as_the_api_server_does_and_empty_selectors_stay() -> None:
+    given = [
+        {"podSelector": {"matchLabels": {}, "matchExpressions": []}, "namespaceSelector": {}},
+        {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": []}], "matchLabels": {"key": ""}}},
+        {"ipBlock": {"cidr": "10.0.0.0/8", "except": []}},
+    ]
+    stored = [
+        {"podSelector": {}, "namespaceSelector": {}},
+        {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists"}], "matchLabels": {"key": ""}}},
+        {"ipBlock": {"cidr": "10.0.0.0/8"}},
+    ]
+    toleration = {"key": "", "operator": "Exists", "value": "", "tolerationSeconds": 0}
+    desired = build(make_index(network={"clients": given, "source": given}, pod={"tolerations": [toleration]}))
+    policy = find(desired, "NetworkPolicy")["spec"]
+    assert (policy["ingress"][0]["from"], policy["egress"][1]["to"]) == (stored, stored)
+    assert pod_of(desired)["tolerations"] == [{"operator": "Exists", "tolerationSeconds": 0}]
+
+
 def test_all_objects_are_owned_labelled_and_named_after_the_index() -> None:
     index = make_index()
     desired = build(index)

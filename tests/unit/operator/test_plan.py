@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tests.support.vector_index import NOW, UID, live_from, make_index, make_observed, make_pod, make_report, owner_of, plan_of, settle
-from vectorindex_operator import api, names
+from vectorindex_operator import api, checks, names
 from vectorindex_operator.api import Json, LastProven
 from vectorindex_operator.checks import Owner, find_difference
 from vectorindex_operator.plan import ApplyObject, CreateObject, DeleteObject, HurryMember, Observed, choose_remembered
@@ -113,6 +113,27 @@ def test_objects_of_an_earlier_life_are_waited_for() -> None:
 def test_the_controller_decides_whose_an_object_is(change: Json, owner: Owner) -> None:
     reference = {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "docs", "uid": UID, "controller": True}
     assert owner_of({"metadata": {"ownerReferences": [reference | change]}}) is owner
+
+
+def test_what_the_api_server_made_of_our_words_is_left_alone_until_it_or_our_words_change() -> None:
+    observed = make_observed()
+    reference = ("StatefulSet", "docs-index")
+    rewritten = copy.deepcopy(observed.children[reference])
+    rewritten["spec"]["template"]["spec"]["containers"][0]["image"] = "mirror.example/indexer"
+    observed = replace(observed, children={**observed.children, reference: rewritten})
+    (action,) = plan_of(observed).actions
+    assert isinstance(action, ApplyObject)
+    known = replace(observed, outcomes=frozenset({checks.outcome_hash(action.manifest, rewritten)}))
+    assert plan_of(known).actions == ()
+
+    counted = copy.deepcopy(rewritten)
+    counted["metadata"]["resourceVersion"], counted["status"]["replicas"] = "99", 2
+    assert plan_of(replace(known, children={**observed.children, reference: counted})).actions == ()
+    edited = copy.deepcopy(rewritten)
+    edited["spec"]["replicas"] = 7
+    assert len(plan_of(replace(known, children={**observed.children, reference: edited})).actions) == 1
+    more = replace(known, index=make_index(replicas=3))
+    assert len(plan_of(more).actions) == 1
 
 
 def test_one_replica_has_no_disruption_budget() -> None:
