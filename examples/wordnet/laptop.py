@@ -241,7 +241,7 @@ def heal(replica: Replica, upstream: Upstream) -> Damage:
     detail(f"meanwhile {asker.refused} searches were refused (503), 0 answered from the wrong index")
     code, said = replica.check_when_saved(status["proof"]["rootDigest"])
     expect(code == 0, f"expected `vectorindex-indexer check` to exit with 0 (ok), got {code}: {said}")
-    detail("`vectorindex-indexer check` of the newly saved index exits with 0: ok")
+    detail(f"`vectorindex-indexer check` of the newly saved index exits with 0 and says:\n{said.rstrip()}")
     return done
 
 

@@ -36,6 +36,7 @@ def test_every_step_of_the_laptop_start_holds(temporary: Path) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
     assert "found before serving, repaired, compared again, proven" in done.stdout
     assert "0 answered from the wrong index" in done.stdout
+    assert "live rows, all equal" in done.stdout
     assert "tombstoned ids found: 0, proven: True" in done.stdout
     assert folders(temporary) == []
 
