@@ -1,0 +1,72 @@
+"""What is asked of kopf: settings that failed in practice by their defaults, and nothing that writes to a resource."""
+
+import asyncio
+import datetime
+import itertools
+
+import kopf
+import pytest
+from kopf._cogs.structs.references import Resource
+
+from vectorindex_operator import handlers, names
+from vectorindex_operator.names import Key
+
+
+def test_settings_whose_defaults_failed_are_set() -> None:
+    settings = handlers.make_settings()
+    watching, networking = settings.watching, settings.networking
+    assert (watching.inactivity_timeout, watching.server_timeout, watching.connect_timeout, watching.chunk_size) == (70, 300, 10, 500)
+    assert networking.request_timeout == 60
+    assert settings.queueing.error_delays == (1, 1, 2, 3, 5, 8, 13, 21, 34, 60)
+    assert settings.scanning.disabled is True  # no rights on definitions and namespaces
+    assert settings.posting.enabled is False
+    assert settings.process.ultimate_exiting_timeout is None
+
+
+def test_tries_never_end_and_each_request_begins_anew() -> None:
+    backoffs = handlers.make_settings().networking.error_backoffs
+    assert not isinstance(backoffs, (int, float))
+    for _ in range(2):
+        assert list(itertools.islice(backoffs, 7)) == [1, 2, 4, 8, 16, 30, 30]
+    assert next(itertools.islice(backoffs, 10_000, None)) == 30
+
+
+@pytest.mark.parametrize(("group", "version", "plural"), handlers.CHILDREN)
+def test_only_our_own_objects_are_streamed(group: str, version: str, plural: str) -> None:
+    selectors = handlers.make_settings().watching.label_selectors
+    asked = Resource(group=group, version=version, plural=plural, namespaced=True)
+    assert selectors.collect(asked) == [f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"]
+    other = Resource(group="example.com", version=version, plural=plural, namespaced=True)
+    assert selectors.collect(other) == []
+
+
+def test_nothing_is_registered_that_would_write_finalizers_or_annotations() -> None:
+    registry = handlers.make_registry()
+    assert not list(registry._changing.get_all_handlers())
+    assert not list(registry._spawning.get_all_handlers())
+    assert not list(registry._indexing.get_all_handlers())
+    assert len(list(registry._watching.get_all_handlers())) == 1 + len(handlers.CHILDREN)
+
+
+async def _events(seen: list[Key]) -> None:
+    memo = handlers.Memo(seen.append)
+    await handlers.on_vector_index(namespace="search", name="docs", memo=memo, event={"type": "DELETED"})
+    await handlers.on_child(namespace="search", labels={names.INDEX_LABEL: "docs"}, memo=memo)
+    await handlers.on_child(namespace="search", labels={}, memo=memo)
+    await handlers.on_vector_index(namespace=None, name="docs", memo=memo)
+
+
+def test_each_event_means_look_again_and_one_without_an_index_means_nothing() -> None:
+    seen: list[Key] = []
+    asyncio.run(_events(seen))
+    assert seen == [Key("search", "docs")] * 2
+
+
+def test_equal_credentials_count_as_new_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kopf, "login_with_service_account", lambda **_: kopf.ConnectionInfo(server="https://api", token="t"))
+    first, second = handlers.log_in(), handlers.log_in()
+    assert first is not None
+    assert second is not None
+    assert first != second
+    assert first.expiration is not None
+    assert first.expiration > datetime.datetime.now(datetime.UTC)
