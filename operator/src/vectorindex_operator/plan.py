@@ -127,13 +127,23 @@ def make_plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
     waiting: list[str] = []
     for manifest in desired.manifests:
         step = _plan_object(manifest, observed, conflicts, waiting)
-        if step:
+        if step and not (starts_pods(step) and is_fence_missing(*conflicts, *waiting)):
             actions.append(step)
     actions += _plan_unwanted(observed, desired)
     if not conflicts and not waiting:
         actions += _plan_hurry(observed, desired, now)
     actions += _plan_pruning(observed, desired, actions)
     return Plan(tuple(actions), tuple(conflicts), tuple(waiting), identity_hash, newest)
+
+
+def starts_pods(action: Action) -> bool:
+    """Tell whether the action makes the first pods of an index."""
+    return isinstance(action, CreateObject) and action.manifest["kind"] == "StatefulSet"
+
+
+def is_fence_missing(*objects_not_written: str) -> bool:
+    """Tell whether the network policy is among these, each as kind and name: without it pods could reach any address."""
+    return any(text.startswith("NetworkPolicy ") for text in objects_not_written)
 
 
 def _plan_object(manifest: Json, observed: Observed, conflicts: list[str], waiting: list[str]) -> Action | None:

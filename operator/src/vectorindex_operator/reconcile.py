@@ -23,8 +23,10 @@ from vectorindex_operator.plan import (
     Observed,
     Plan,
     Pod,
+    is_fence_missing,
     is_rolled_out,
     make_plan,
+    starts_pods,
 )
 from vectorindex_operator.settings import Settings
 
@@ -213,12 +215,16 @@ class Reconciler:
     async def _execute(self, actions: Iterable[Action], index: VectorIndex, memory: Memory) -> str:
         """Carry the actions out in order; return what the API server refused for good, or nothing."""
         refusals: list[str] = []
+        not_written: list[str] = []
         for action in actions:
+            if starts_pods(action) and is_fence_missing(*not_written):
+                continue
             try:
                 await self._act(action, index, memory)
             except RejectedError as error:
                 log.warning("refused: index=%s cause=%s", index.key, error)
                 refusals.append(str(error))
+                not_written.append(_name_object(action))
         return refusals[0] if refusals else ""
 
     async def _act(self, action: Action, index: VectorIndex, memory: Memory) -> None:
@@ -250,6 +256,11 @@ class Reconciler:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         metrics.WRITES.labels(kind=kind).inc()
         log.info("%s %s %s: index=%s reason=%s", verb, kind, name, index.key, action.reason)
+
+
+def _name_object(action: Action) -> str:
+    manifest = action.manifest if isinstance(action, (CreateObject, ApplyObject)) else {}
+    return f"{manifest['kind']} {manifest['metadata']['name']}" if manifest else ""
 
 
 def _remember(memory: Memory, manifest: api.Json, outcome: api.Json) -> None:

@@ -253,6 +253,43 @@ def test_a_foreign_object_is_never_overwritten(cluster: RunningCluster, namespac
     wait_for("it goes on by itself", lambda: condition(read(), "Stalled") is None or None, 70)
 
 
+def test_a_refusal_of_the_api_server_is_told_and_heals_when_its_cause_goes(
+    cluster: RunningCluster, operator: OperatorProcess, namespace: str, apply: Apply, read: Read
+) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tight", "namespace": namespace}}
+    cluster.kubectl("create", "-f", "-", text=json.dumps(quota | {"spec": {"hard": {"count/services": "1"}}}))
+    wait_for("the quota is counted", lambda: cluster.get("quota", "tight", "-n", namespace).get("status", {}).get("used"))
+    apply()
+    index = wait_condition(read, "Stalled", "True", "Refused")
+    assert condition(index, "Ready") == ("False", "Refused")
+    (stalled,) = [c for c in index["status"]["conditions"] if c["type"] == "Stalled"]
+    assert "exceeded quota: tight" in stalled["message"]
+    assert "StatefulSet/docs-index" in children(cluster, namespace)  # what is not refused is made
+    time.sleep(5)
+    assert len(events(cluster, namespace, "Refused")) == 2  # Ready and Stalled, once each, whatever number of tries
+    cluster.kubectl("delete", "quota", "tight", "-n", namespace)
+    wait_for("it goes on by itself", lambda: len(children(cluster, namespace)) == 7 and condition(read(), "Stalled") is None, 70)
+    assert operator.metric("vectorindex_operator_reconciles_total", result="refused")
+
+
+def test_a_right_that_is_taken_away_is_named_and_all_heals_when_it_is_back(
+    cluster: RunningCluster, namespace: str, apply: Apply, read: Read, tmp_path: Path
+) -> None:
+    role = cluster.get("clusterrole", "vectorindex")
+    (place,) = [place for place, rule in enumerate(role["rules"]) if "networkpolicies" in rule["resources"]]
+    verbs = {"op": "replace", "path": f"/rules/{place}/verbs", "value": ["get", "list", "watch"]}
+    cluster.kubectl("patch", "clusterrole", "vectorindex", "--type=json", "-p", json.dumps([verbs]))
+    try:
+        apply()
+        index = wait_condition(read, "Stalled", "True", "Refused")
+        (stalled,) = [c for c in index["status"]["conditions"] if c["type"] == "Stalled"]
+        assert 'cannot create resource "networkpolicies"' in stalled["message"]
+        assert "StatefulSet/docs-index" not in children(cluster, namespace)  # no pods without their fence
+    finally:
+        make_account(cluster, tmp_path)
+    wait_for("it goes on by itself", lambda: len(children(cluster, namespace)) == 7 and condition(read(), "Stalled") is None, 70)
+
+
 def test_scale_reaches_the_pods_and_back(cluster: RunningCluster, namespace: str, serving: Fleet, read: Read) -> None:
     cluster.kubectl("scale", "vidx/docs", "-n", namespace, "--replicas=3")
     serving.serve(3)

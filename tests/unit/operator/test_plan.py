@@ -136,6 +136,18 @@ def test_what_the_api_server_made_of_our_words_is_left_alone_until_it_or_our_wor
     assert len(plan_of(more).actions) == 1
 
 
+@pytest.mark.parametrize("change", [{"ownerReferences": []}, {"deletionTimestamp": "2026-11-25T09:00:00Z"}], ids=["foreign", "going"])
+def test_no_pods_are_started_where_their_fence_can_not_stand(change: Json) -> None:
+    observed = make_observed()
+    reference = ("NetworkPolicy", "docs-index")
+    blocked = copy.deepcopy(observed.children[reference])
+    blocked["metadata"] |= change
+    plan = plan_of(Observed(observed.index, {reference: blocked}))
+    assert "StatefulSet" not in [action.manifest["kind"] for action in plan.actions if isinstance(action, CreateObject)]
+    running = replace(observed, children={**observed.children, reference: blocked})
+    assert plan_of(running).actions == ()  # those that run go on
+
+
 def test_one_replica_has_no_disruption_budget() -> None:
     observed = make_observed()
     single = replace(observed, index=make_index(replicas=1))
