@@ -63,7 +63,8 @@ def test_a_volume_keeps_the_index_when_its_pod_is_replaced(scene: World, kept: s
 
 def test_scores_of_a_flat_index_by_distance_are_exact(scene: World, kept: str) -> None:
     live = scene.upstream.live()
-    hits = search(scene, live.vectors[:20], k=1, url=search_url(KEPT))
+    # Its only pod was replaced a moment ago: the Service may still lead to the former one.
+    hits = wait_until("an answer through the Service", lambda: search(scene, live.vectors[:20], k=1, url=search_url(KEPT)), 30)
     assert hits.ids[:, 0].tolist() == live.ids[:20].tolist()
     assert abs(hits.scores[:, 0]).max() < 1e-5
 
