@@ -13,10 +13,10 @@ import numpy as np
 
 from vectorindex_indexer import compare, repair
 from vectorindex_indexer.compare import BucketDifference, Drift, Trust
-from vectorindex_indexer.config import SourceSpec
+from vectorindex_indexer.config import Metric, SourceSpec
 from vectorindex_indexer.digest import Digest
 from vectorindex_indexer.errors import NullSumError, SourceError
-from vectorindex_indexer.index import View, code_digests, encode
+from vectorindex_indexer.index import Floats, View, code_digests, encode
 from vectorindex_indexer.ledger import Bucket, Ids, Ledger, Words, make_bucket
 from vectorindex_indexer.names import ProofReason, Result, SourceReason
 from vectorindex_indexer.rows import AsOf, Heads, Rows, Stamps, Survey
@@ -65,6 +65,9 @@ class Layers:
     l1: Result
 
 
+UNKNOWN: Final = Layers(Result.UNKNOWN, Result.UNKNOWN)
+
+
 @dataclass(frozen=True)
 class Followed:
     """Rows that changed upstream since the last cycle."""
@@ -88,8 +91,6 @@ class Findings:
     message: str
     found: Layers  # at first sight; the final result is `result`
     examined: bool = False  # FAISS was compared with the ledger; else L1 says nothing new
-    as_of: AsOf | None = None
-    digest_spec: str = ""
     source_rows: int = 0
     drift: Drift = field(default_factory=Drift)
     followed: Followed = Followed()
@@ -105,6 +106,25 @@ class Outcome:
     belief: Belief
 
 
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Rows as read, with what FAISS is to store of them: `codes` (n, d) float32 and their digests, both zero in quarantine."""
+
+    rows: Rows
+    codes: Floats
+    digests: Words
+
+    def to_bucket(self) -> Bucket:
+        """Return them as the ledger holds them."""
+        return make_bucket(self.rows.ids, self.rows.stamps, self.rows.digests, self.digests, self.rows.quarantine)
+
+
+def encode_rows(rows: Rows, metric: Metric) -> Encoded:
+    """Encode rows and digest the codes."""
+    codes = encode(rows.vectors, metric)
+    return Encoded(rows, codes, np.where(rows.quarantine == 0, code_digests(codes), np.uint64(0)))
+
+
 class InconclusiveError(Exception):
     """The check, or a load, can't know. Becomes the result `unknown`."""
 
@@ -116,16 +136,22 @@ class InconclusiveError(Exception):
 
 def run_cycle(source: Source, belief: Belief, terms: Terms, announce: Callable[[Drift], None]) -> Outcome:
     """Check `belief` against the source, and bring it up to date if `terms` allow. `announce` hears of drift before its repair."""
-    unknown = Layers(Result.UNKNOWN, Result.UNKNOWN)
     try:
         with source.unit(seconds=terms.deadline) as unit:
             return _Cycle(unit, source.spec, belief, terms, announce).run()
-    except InconclusiveError as error:
-        return Outcome(Findings(Result.UNKNOWN, error.reason, error.message, unknown), belief)
-    except NullSumError as error:
-        return Outcome(Findings(Result.UNKNOWN, ProofReason.SUM_IS_NULL, str(error), unknown), belief)
-    except SourceError as error:
-        return Outcome(Findings(Result.UNKNOWN, error.reason, error.message, unknown, source_error=error), belief)
+    except (InconclusiveError, NullSumError, SourceError) as error:
+        return Outcome(describe_unknown(error), belief)
+
+
+def describe_unknown(error: InconclusiveError | NullSumError | SourceError) -> Findings:
+    """Return the findings of a check, or of a load, that could not see."""
+    match error:
+        case SourceError():
+            return Findings(Result.UNKNOWN, error.reason, error.message, UNKNOWN, source_error=error)
+        case InconclusiveError():
+            return Findings(Result.UNKNOWN, error.reason, error.message, UNKNOWN)
+        case NullSumError():
+            return Findings(Result.UNKNOWN, ProofReason.SUM_IS_NULL, str(error), UNKNOWN)
 
 
 class _Cycle:
@@ -171,8 +197,6 @@ class _Cycle:
             message=f"{ledger.rows} live rows, all equal",
             found=found,
             examined=examine,
-            as_of=self.unit.as_of,
-            digest_spec=self.unit.digest_spec,
             source_rows=survey.live,
             drift=drift,
             followed=followed,
@@ -229,23 +253,23 @@ class _Cycle:
             self.compared[position] = self.terms.now
         return differences, heads
 
-    def follow(self, differences: dict[int, BucketDifference], heads: dict[int, Heads]) -> tuple[dict[int, Bucket], dict[int, Rows]]:
-        """Return the buckets as the source has them now, and the rows read for that, by bucket."""
+    def follow(self, differences: dict[int, BucketDifference], heads: dict[int, Heads]) -> tuple[dict[int, Bucket], list[Encoded]]:
+        """Return the buckets as the source has them now, by position, and the rows read for that."""
         changed: dict[int, Bucket] = {}
-        read: dict[int, Rows] = {}
+        read: list[Encoded] = []
         for position, difference in differences.items():
             old, new = self.ledger.buckets[position], heads[position]
             # The code digests of a bucket that broke its seal are worth nothing: read all of its rows again.
             affected = np.union1d(old.ids, new.ids) if position in self.broken else difference.affected
             rows = self.read(affected[np.isin(affected, new.ids)])
-            read[position] = rows
-            changed[position] = merge_bucket(old, new, affected, rows, codes_of(rows, self.belief))
+            read.append(rows)
+            changed[position] = merge_bucket(old, new, affected, rows)
         return changed, read
 
-    def read(self, ids: Ids) -> Rows:
-        """Read rows with their vectors, in portions."""
+    def read(self, ids: Ids) -> Encoded:
+        """Read rows with their vectors, in portions, and encode them."""
         parts = [self.unit.rows(ids[start : start + READ_ROWS]) for start in range(0, ids.size, READ_ROWS)]
-        return Rows.concatenate(parts, self.belief.view.spec.dimension)
+        return encode_rows(Rows.concatenate(parts, self.belief.view.spec.dimension), self.belief.view.spec.metric)
 
     def check_complete(self, ledger: Ledger, survey: Survey) -> None:
         """Every live row that Postgres counted must now be in the ledger, and no other."""
@@ -260,18 +284,16 @@ class _Cycle:
         age = self.terms.now - self.belief.examined
         return self.terms.whole or self.ledger.rows <= EXAMINE_ALWAYS_ROWS or age + 2 * self.terms.period > self.terms.content_sweep
 
-    def patch(self, patch: repair.Patch, read: dict[int, Rows]) -> View:
+    def patch(self, patch: repair.Patch, read: list[Encoded]) -> View:
         """Return the view with the patch applied. Rows that were not read yet are read now, in the same snapshot."""
         if patch.is_empty:
             return self.belief.view
-        known = gather([rows.ids for rows in read.values()])
-        parts = [*read.values(), self.read(patch.read[~np.isin(patch.read, known)])]
-        ids, codes = [], []
-        for rows in parts:
-            wanted = np.isin(rows.ids, patch.read) & (rows.quarantine == 0)
-            ids.append(rows.ids[wanted])
-            codes.append(encode(rows.vectors[wanted], self.belief.view.spec.metric))
-        return self.belief.view.change(patch.remove, np.concatenate(ids), np.concatenate(codes))
+        known = gather([part.rows.ids for part in read])
+        parts = [*read, self.read(patch.read[~np.isin(patch.read, known)])]
+        chosen = [np.isin(part.rows.ids, patch.read) & (part.rows.quarantine == 0) for part in parts]
+        ids = np.concatenate([part.rows.ids[wanted] for part, wanted in zip(parts, chosen, strict=True)])
+        codes = np.concatenate([part.codes[wanted] for part, wanted in zip(parts, chosen, strict=True)])
+        return self.belief.view.change(patch.remove, ids, codes)
 
     # --- the second comparison, and the positive controls
 
@@ -283,6 +305,8 @@ class _Cycle:
         sums = self.unit.digests([self.ledger.range(position) for position in touched])
         if compare.find_different([changed[position].digest for position in touched], sums):
             return "after the repair, bucket digests still differ from Postgres"
+        if not patched.size:
+            return ""  # the view is the one that was compared, and nothing was found
         ids, codes = ledger.entries()
         if whole:
             left = compare.compare_index(ids, codes, *view.live_entries())
@@ -294,20 +318,23 @@ class _Cycle:
     def control(self, changed: dict[int, Bucket]) -> None:
         """Show that the check can see: without one live row, the answer of Postgres must differ by exactly that row."""
         buckets = [changed.get(position, bucket) for position, bucket in enumerate(self.ledger.buckets)]
-        candidates = [position for position, bucket in enumerate(buckets) if find_single(bucket.ids) is not None]
-        if not candidates:
-            if any(bucket.rows for bucket in buckets):
-                raise InconclusiveError(ProofReason.POSITIVE_CONTROL_FAILED, "no id occurs only once: there is no row to leave out")
-            return  # conclusively empty: check_survey has seen to that
-        position = candidates[self.belief.checks % len(candidates)]
-        chosen = find_single(buckets[position].ids)
-        assert chosen is not None  # noqa: S101 - candidates have one
+        start = self.belief.checks % len(buckets)
+        for position in (*range(start, len(buckets)), *range(start)):
+            chosen = find_single(buckets[position].ids)
+            if chosen is not None:
+                return self.control_bucket(position, buckets[position], chosen)
+        if any(bucket.rows for bucket in buckets):
+            raise InconclusiveError(ProofReason.POSITIVE_CONTROL_FAILED, "no id occurs only once: there is no row to leave out")
+        return None  # conclusively empty: check_survey has seen to that
+
+    def control_bucket(self, position: int, bucket: Bucket, chosen: int) -> None:
+        """Leave `chosen` out of one bucket, and compare the difference with the row as it was received."""
         rows = self.unit.rows(np.array([chosen], np.int64))
         if rows.ids.tolist() != [chosen]:
             raise InconclusiveError(ProofReason.POSITIVE_CONTROL_FAILED, f"row {chosen} was counted but could not be read")
         row = Digest(1, int(rows.digests[0, 0]), int(rows.digests[0, 1]))
         without = self.unit.digest_without(self.ledger.range(position), chosen)
-        if without + row != buckets[position].digest:
+        if without + row != bucket.digest:
             raise InconclusiveError(
                 ProofReason.POSITIVE_CONTROL_FAILED,
                 f"leaving out row {chosen} should change its bucket's digest by that row's digest, and did not",
@@ -388,21 +415,13 @@ def find_due(ledger: Ledger, terms: Terms) -> set[int]:
     return {*np.argsort(ledger.compared, kind="stable")[:share].tolist(), *late.tolist()}
 
 
-def codes_of(rows: Rows, belief: Belief) -> Words:
-    """Return the code digest of each row, 0 in quarantine."""
-    codes = np.zeros(rows.ids.size, np.uint64)
-    indexed = rows.quarantine == 0
-    codes[indexed] = code_digests(encode(rows.vectors[indexed], belief.view.spec.metric))
-    return codes
-
-
-def merge_bucket(old: Bucket, heads: Heads, affected: Ids, rows: Rows, codes: Words) -> Bucket:
-    """Return the bucket as Postgres has it: code digests of unaffected rows are kept, the others come from `rows`.
+def merge_bucket(old: Bucket, heads: Heads, affected: Ids, read: Encoded) -> Bucket:
+    """Return the bucket as Postgres has it: code digests of unaffected rows are kept, the others come from `read`.
 
     Raises InconclusiveError where Postgres and we compute different digests of the same row.
     """
     new = make_bucket(heads.ids, heads.stamps, heads.digests, np.zeros(heads.ids.size, np.uint64), np.zeros(heads.ids.size, np.uint8))
-    fresh = make_bucket(rows.ids, rows.stamps, rows.digests, codes, rows.quarantine)
+    fresh = read.to_bucket()
     renewed, kept = np.isin(new.ids, affected), ~np.isin(old.ids, affected)
     if not np.array_equal(new.ids[renewed], fresh.ids) or not np.array_equal(new.digests[renewed], fresh.digests):
         raise InconclusiveError(

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 
-import numpy as np
-
 from vectorindex_indexer.config import IndexSpec
-from vectorindex_indexer.cycle import Belief, check_survey
-from vectorindex_indexer.index import build_view, code_digests, encode, threads_from_cgroup
-from vectorindex_indexer.ledger import NEVER, build_ledger, make_bucket
+from vectorindex_indexer.cycle import Belief, check_survey, encode_rows
+from vectorindex_indexer.index import build_view, threads_from_cgroup
+from vectorindex_indexer.ledger import NEVER, build_ledger
 from vectorindex_indexer.rows import Range, Rows
 from vectorindex_indexer.source import Source
 
@@ -41,9 +39,7 @@ def load_candidate(
             progress(read, survey.live)
     rows = Rows.concatenate(parts, spec.dimension)
     del parts
-    codes = encode(rows.vectors, spec.metric)
+    encoded = encode_rows(rows, spec.metric)
     indexed = rows.quarantine == 0
-    digests = np.where(indexed, code_digests(codes), np.uint64(0))
-    bucket = make_bucket(rows.ids, rows.stamps, rows.digests, digests, rows.quarantine)
-    view = build_view(spec, rows.ids[indexed], codes[indexed], generation, threads_from_cgroup())
-    return Belief(build_ledger(bucket), view, as_of, digest_spec, NEVER)
+    view = build_view(spec, rows.ids[indexed], encoded.codes[indexed], generation, threads_from_cgroup())
+    return Belief(build_ledger(encoded.to_bucket()), view, as_of, digest_spec, NEVER)

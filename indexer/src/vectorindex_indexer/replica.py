@@ -18,8 +18,8 @@ from vectorindex_indexer import compare, report, snapshot
 from vectorindex_indexer.compare import Drift
 from vectorindex_indexer.config import Identity, Settings, WhenUnverified, load_behaviour, load_identity, parse_time
 from vectorindex_indexer.connect import Connector
-from vectorindex_indexer.cycle import Belief, Findings, InconclusiveError, Layers, Terms, run_cycle
-from vectorindex_indexer.errors import ConfigError, SnapshotError, SourceError
+from vectorindex_indexer.cycle import UNKNOWN, Belief, Findings, InconclusiveError, Terms, describe_unknown, run_cycle
+from vectorindex_indexer.errors import ConfigError, NullSumError, SnapshotError, SourceError
 from vectorindex_indexer.index import View, needs_merge
 from vectorindex_indexer.ledger import NEVER, parse_ledger
 from vectorindex_indexer.load import load_candidate
@@ -38,7 +38,6 @@ REBUILD_EVERY_SECONDS: Final = 60.0  # between two rebuilds nobody asked for
 RETRY_SECONDS: Final = (0.5, 30.0)  # first and longest pause after a check that ended unknown
 POLL_SECONDS: Final = 0.2  # how soon a changed file is seen
 SAMPLE_IDS: Final = 10
-UNKNOWN: Final = Layers(Result.UNKNOWN, Result.UNKNOWN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +46,6 @@ class Published:
 
     view: View
     as_of_text: str
-    root: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,14 +122,8 @@ class Replica:
 
     @property
     def published(self) -> Published | None:
-        """View, as-of point and root digest that belong together."""
+        """View and as-of point that belong together."""
         return self._published if self._trusted else None
-
-    @property
-    def as_of_text(self) -> str:
-        """The as-of point of the view, RFC 3339; "" without a view."""
-        published = self._published
-        return published.as_of_text if published else ""
 
     @property
     def proven(self) -> bool:
@@ -288,10 +280,15 @@ class Replica:
         return changed
 
     def _has_wish(self) -> bool:
+        return self._wants_check() or (self._wants_rebuild() and self._may_rebuild() and not self._behaviour.suspend)
+
+    def _wants_check(self) -> bool:
         wishes = self._behaviour.wishes
-        validate = wishes.validate_requested_at is not None and wishes.validate_text != self._memory.validate_echo
-        rebuild = wishes.rebuild_requested_at is not None and wishes.rebuild_text != self._memory.rebuild_echo
-        return validate or (rebuild and self._may_rebuild() and not self._behaviour.suspend)
+        return wishes.validate_requested_at is not None and wishes.validate_text != self._memory.validate_echo
+
+    def _wants_rebuild(self) -> bool:
+        wishes = self._behaviour.wishes
+        return wishes.rebuild_requested_at is not None and wishes.rebuild_text != self._memory.rebuild_echo
 
     def _may_rebuild(self) -> bool:
         """Whether an attempt could start now: none is running, and the last failure is long enough ago."""
@@ -329,7 +326,7 @@ class Replica:
     def _check(self, belief: Belief) -> None:
         """Check what is served, and publish what follows."""
         wishes, begun, started = self._behaviour.wishes, datetime.now(UTC), time.monotonic()
-        wished = wishes.validate_requested_at is not None and wishes.validate_text != self._memory.validate_echo
+        wished = self._wants_check()
         first = self._loaded
         terms = self._terms(whole=wished or first, apply=not self._behaviour.suspend)
         outcome = run_cycle(self._source, belief, terms, self._announce)
@@ -379,7 +376,7 @@ class Replica:
         wishes = self._behaviour.wishes
         if not self._may_rebuild():
             return
-        wished = wishes.rebuild_requested_at is not None and wishes.rebuild_text != self._memory.rebuild_echo
+        wished = self._wants_rebuild()
         if wished and self._answers(wishes.rebuild_requested_at, wishes.rebuild_text, self._built_at):
             with self._lock:
                 self._memory.rebuild_echo = wishes.rebuild_text
@@ -422,11 +419,8 @@ class Replica:
         self._rebuild_after = self._rebuilt + pause_after(self._rebuild_failures)
         try:
             candidate = rebuild.candidate.result()
-        except SourceError as error:
-            self._record(Findings(Result.UNKNOWN, error.reason, error.message, UNKNOWN, source_error=error), seconds)
-            return
-        except InconclusiveError as error:
-            self._record(Findings(Result.UNKNOWN, error.reason, error.message, UNKNOWN), seconds)
+        except (InconclusiveError, NullSumError, SourceError) as error:
+            self._record(describe_unknown(error), seconds)
             return
         self.metrics.build_finished(seconds)
         if self._behaviour.suspend and self._trusted:
@@ -463,7 +457,7 @@ class Replica:
     def _publish(self, belief: Belief) -> None:
         with self._lock:
             self._belief = belief
-            self._published = Published(belief.view, to_text(belief.as_of.at), str(belief.root))
+            self._published = Published(belief.view, to_text(belief.as_of.at))
             self._trusted = True
         self.metrics.view(belief.view)
         self.metrics.quarantine(belief.ledger.count_quarantine())
@@ -482,11 +476,14 @@ class Replica:
         now = datetime.now(UTC)
         conclusive = findings.result is not Result.UNKNOWN
         repaired = findings.result is Result.OK
+        layers = {"L0": findings.found.l0}
+        if findings.examined or not conclusive:
+            layers["L1"] = findings.found.l1
         with self._lock:
             memory = self._memory
             memory.findings, memory.checked_at, memory.seconds = findings, now, seconds
-            if findings.examined or not conclusive:
-                memory.index_result = Result.OK if findings.result is Result.OK else findings.found.l1
+            if "L1" in layers:
+                memory.index_result = Result.OK if repaired else findings.found.l1
             if findings.source_error is not None:
                 memory.source_reason, memory.source_message = findings.source_error.reason, findings.source_error.message
             elif findings.reason is not ProofReason.INTERNAL_ERROR:
@@ -503,7 +500,7 @@ class Replica:
             self.metrics.synchronised(findings.followed.inserted, findings.followed.updated, findings.followed.deleted)
         self.metrics.check_finished(
             findings.result,
-            {"L0": findings.found.l0, "L1": findings.found.l1} if findings.examined or not conclusive else {"L0": findings.found.l0},
+            layers,
             seconds=seconds,
             source_rows=findings.source_rows if conclusive else None,
             vectors=self._belief.view.live_rows if self._belief else None,
