@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from tests.support.damage import damage_both
+from tests.support.keepalive import ask_until_closed
 from tests.support.postgres import MakeWordnetDatabase, WordnetDatabase
 from tests.support.replica import make_manifest, running_replica, wait_until, write_settings
 from vectorindex_indexer import report
@@ -149,21 +150,8 @@ def test_serve_gets_ready_answers_and_ends_on_sigterm_without_failing_a_request(
     with serving(settings, "--drain-seconds", "1") as one:
         wait_until("ready", lambda: one.get("/readyz")[0] == 200)
 
-        def ask_until_closed() -> None:
-            with closing(HTTPConnection("127.0.0.1", one.search_port, timeout=5)) as connection:
-                closing_soon = False
-                while not closing_soon:
-                    try:
-                        connection.request("POST", "/v1/indexes/docs/search", body, {"content-type": "application/json"})
-                        answer = connection.getresponse()
-                        answer.read()
-                    except OSError as error:
-                        outcomes.append(repr(error))
-                        return
-                    outcomes.append(answer.status)
-                    closing_soon = answer.headers.get("connection") == "close"
-
-        clients = [threading.Thread(target=ask_until_closed) for _ in range(4)]
+        arguments = (one.search_port, "/v1/indexes/docs/search", body, outcomes)
+        clients = [threading.Thread(target=ask_until_closed, args=arguments) for _ in range(4)]
         for client in clients:
             client.start()
         wait_until("answers", lambda: len(outcomes) > 100)

@@ -14,6 +14,7 @@ from http.client import HTTPConnection
 
 import pytest
 
+from tests.support.keepalive import ask_until_closed
 from tests.support.replica import wait_until
 from tests.support.served import ServedIndex
 from vectorindex_indexer import server
@@ -79,25 +80,7 @@ def test_no_request_fails_while_a_replica_stops(monkeypatch: pytest.MonkeyPatch)
     served = ServedIndex()
     outcomes: list[int | str] = []
     with running(served, monkeypatch) as one:
-
-        def ask() -> None:
-            with closing(HTTPConnection("127.0.0.1", one.search_port, timeout=5)) as connection:
-                ask_over(connection)
-
-        def ask_over(connection: HTTPConnection) -> None:
-            while True:
-                try:
-                    connection.request("POST", PATH, BODY, {"content-type": "application/json"})
-                    answer = connection.getresponse()
-                    answer.read()
-                except OSError as error:
-                    outcomes.append(repr(error))
-                    return
-                outcomes.append(answer.status)
-                if answer.headers.get("connection") == "close":
-                    return
-
-        clients = [threading.Thread(target=ask) for _ in range(8)]
+        clients = [threading.Thread(target=ask_until_closed, args=(one.search_port, PATH, BODY, outcomes)) for _ in range(8)]
         for client in clients:
             client.start()
         wait_until("some answers", lambda: len(outcomes) > 50)
