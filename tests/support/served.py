@@ -78,7 +78,16 @@ class ServedIndex:
     def status(self) -> report.Status:
         now = datetime(2026, 11, 25, 9, tzinfo=UTC).isoformat()
         identity = report.Identity(
-            self.identity.name, self.identity.namespace, self.identity.uid, "docs-index-0", "pod-uid", self.identity.hash, "live", "", ""
+            self.identity.name,
+            self.identity.namespace,
+            self.identity.uid,
+            "docs-index-0",
+            "pod-uid",
+            self.identity.hash,
+            "live",
+            "",
+            "",
+            [],
         )
         proof = report.Proof(
             Result.OK if self.proven else Result.UNKNOWN,
@@ -88,7 +97,10 @@ class ServedIndex:
             len(self.ids),
             len(self.ids),
             0.1,
-            report.Layers(Result.OK, Result.OK),
+            report.Layers(Result.OK, Result.OK, Result.OK),
+            now,
+            0.5,
+            1.0,
         )
         return report.Status(
             version=1,
@@ -102,6 +114,7 @@ class ServedIndex:
             proof=proof,
             drift=report.Drift(),
             pending=0,
+            held_plan=None,
             repairs=[],
             progress=report.Progress(0, 0),
             quarantine={},

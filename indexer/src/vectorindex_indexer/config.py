@@ -34,6 +34,22 @@ class IndexType(StrEnum):
 
     FLAT = "Flat"  # exact, time grows with the rows
     HNSW = "HNSW"  # graph, approximate
+    IVFFLAT = "IVFFlat"  # clusters, of which the nearest are read; approximate
+
+
+class Quantization(StrEnum):
+    """How vectors are stored in the index."""
+
+    NONE = "None"  # float32, exactly
+    SQ8 = "SQ8"  # one byte for each number, between the smallest and the largest that occurred at its place
+
+
+class HealingMode(StrEnum):
+    """What a replica does about drift. It follows Postgres in every mode."""
+
+    AUTO = "Auto"  # repairs
+    PLAN = "Plan"  # says what it would do, and waits for approval
+    OBSERVE = "Observe"  # only reports
 
 
 class SslMode(StrEnum):
@@ -78,6 +94,7 @@ class PostgresAddress:
     port: int
     database: str
     ssl_mode: SslMode
+    client_certificate: bool = False  # prove who we are with tls.crt and tls.key of the TLS folder
 
 
 @dataclass(frozen=True)
@@ -109,15 +126,24 @@ class SourceSpec:
     model_column: str | None
     model: str | None  # compared exactly with `model_column`; both or none
     tombstone: ColumnTombstone | MetadataTombstone | None
+    digest_columns: tuple[str, str] | None = None  # stored row digests, first and next 64 bits
 
 
 @dataclass(frozen=True)
 class Hnsw:
-    """Parameters of an HNSW graph. Of no meaning for the type `Flat`."""
+    """Parameters of an HNSW graph. Of no meaning for other types."""
 
     m: int = 32
     ef_construction: int = 80
     ef_search: int = 64
+
+
+@dataclass(frozen=True)
+class Ivf:
+    """Parameters of an IVF index. Of no meaning for other types."""
+
+    nlist: int = 1024  # clusters
+    nprobe: int = 16  # clusters that one search reads
 
 
 @dataclass(frozen=True)
@@ -128,6 +154,8 @@ class IndexSpec:
     metric: Metric = Metric.COSINE
     type: IndexType = IndexType.HNSW
     hnsw: Hnsw = field(default_factory=Hnsw)
+    quantization: Quantization = Quantization.NONE
+    ivf: Ivf = field(default_factory=Ivf)
 
 
 @dataclass(frozen=True)
@@ -150,6 +178,7 @@ class Wishes:
     rebuild_requested_at: datetime | None = None
     validate_text: str = ""  # as written, to be echoed in the status
     rebuild_text: str = ""
+    approved_plans: tuple[str, ...] = ()  # ids of held plans that may be carried out
 
 
 @dataclass(frozen=True)
@@ -160,6 +189,16 @@ class LastProven:
     incarnation: str
     snapshot: str
     digest_spec: str
+
+
+@dataclass(frozen=True)
+class Healing:
+    """What a replica may do on its own."""
+
+    mode: HealingMode = HealingMode.AUTO
+    max_change: float = 0.2  # share of the rows that may be removed or replaced without asking
+    cooldown: timedelta = timedelta(seconds=60)  # between two rebuilds that nobody asked for
+    concurrent_rebuilds: int = 1  # loads at a time from one database
 
 
 @dataclass(frozen=True)
@@ -174,6 +213,8 @@ class Behaviour:
     wishes: Wishes
     last_proven: LastProven | None
     hash: str  # first 16 hex digits of the sha256 of the file
+    max_source_duty: float = 0.1  # share of time that checks may keep Postgres busy
+    healing: Healing = field(default_factory=Healing)
 
 
 @dataclass(frozen=True)
@@ -231,6 +272,13 @@ class ConfigMapRefDocument(_Document, frozen=True):
     key: ObjectKey = "ca.crt"
 
 
+class SecretKeyRefDocument(_Document, frozen=True):
+    """Name and key of a Secret; its content comes through the TLS folder."""
+
+    name: ObjectName
+    key: ObjectKey = "ca.crt"
+
+
 class PostgresDocument(_Document, frozen=True):
     """`spec.source.postgres`."""
 
@@ -240,6 +288,8 @@ class PostgresDocument(_Document, frozen=True):
     port: Port = 5432
     ssl_mode: SslMode = SslMode.VERIFY_FULL
     ca_config_map_ref: ConfigMapRefDocument | None = None
+    ca_secret_ref: SecretKeyRefDocument | None = None
+    client_certificate_secret_ref: SecretRefDocument | None = None
 
 
 class TableDocument(_Document, frozen=True):
@@ -274,6 +324,12 @@ class TombstoneDocument(_Document, frozen=True):
     metadata: MetadataDocument | None = None
 
 
+class DigestsDocument(_Document, frozen=True):
+    """`spec.source.digests`."""
+
+    columns: Annotated[list[Identifier], Meta(min_length=2, max_length=2)]
+
+
 class SourceDocument(_Document, frozen=True):
     """`spec.source`."""
 
@@ -282,6 +338,7 @@ class SourceDocument(_Document, frozen=True):
     columns: ColumnsDocument
     model: ModelKey | None = None
     tombstone: TombstoneDocument | None = None
+    digests: DigestsDocument | None = None
 
 
 class HnswDocument(_Document, frozen=True):
@@ -292,13 +349,22 @@ class HnswDocument(_Document, frozen=True):
     ef_search: Annotated[int, Meta(ge=8, le=4096)] = 64
 
 
+class IvfDocument(_Document, frozen=True):
+    """`spec.index.ivf`."""
+
+    nlist: Annotated[int, Meta(ge=1, le=65536)] = 1024
+    nprobe: Annotated[int, Meta(ge=1, le=65536)] = 16
+
+
 class IndexDocument(_Document, frozen=True):
     """`spec.index`."""
 
     dimension: Annotated[int, Meta(ge=1, le=4096)]
     metric: Metric = Metric.COSINE
     type: IndexType = IndexType.HNSW
+    quantization: Quantization = Quantization.NONE
     hnsw: HnswDocument | None = None
+    ivf: IvfDocument | None = None
 
 
 class ConsistencyDocument(_Document, frozen=True):
@@ -307,7 +373,17 @@ class ConsistencyDocument(_Document, frozen=True):
     period_seconds: Annotated[int, Meta(ge=1, le=86400)] = 30
     content_sweep_seconds: Annotated[int, Meta(ge=10, le=2592000)] = 86400
     max_staleness_seconds: Annotated[int, Meta(ge=5, le=604800)] = 300
+    max_source_duty_percent: Annotated[int, Meta(ge=1, le=100)] = 10
     when_unverified: WhenUnverified = WhenUnverified.SERVE
+
+
+class HealingDocument(_Document, frozen=True):
+    """`spec.healing`."""
+
+    mode: HealingMode = HealingMode.AUTO
+    max_change_percent: Annotated[int, Meta(ge=0, le=100)] = 20
+    cooldown_seconds: Annotated[int, Meta(ge=0, le=86400)] = 60
+    concurrent_rebuilds: Annotated[int, Meta(ge=1, le=20)] = 1
 
 
 class SpecDocument(_Document, frozen=True):
@@ -318,6 +394,7 @@ class SpecDocument(_Document, frozen=True):
     replicas: Annotated[int, Meta(ge=1, le=20)] = 2
     suspend: bool = False
     consistency: ConsistencyDocument = ConsistencyDocument()
+    healing: HealingDocument = HealingDocument()
     storage: dict[str, Any] | None = None
     network: dict[str, Any] | None = None
     pod: dict[str, Any] | None = None
@@ -347,6 +424,7 @@ class WishesDocument(_Document, frozen=True):
 
     validate_requested_at: Text = ""
     rebuild_requested_at: Text = ""
+    approve_plan: Text = ""
 
 
 class LastProvenDocument(_Document, frozen=True):
@@ -363,11 +441,17 @@ class LiveDocument(_Document, frozen=True):
 
     suspend: bool = False
     consistency: ConsistencyDocument = ConsistencyDocument()
+    healing: HealingDocument = HealingDocument()
     wishes: WishesDocument = WishesDocument()
     last_proven: LastProvenDocument | None = None
 
 
 # --- reading ---
+
+MOST_PLANS: Final = 20
+"""Ids of approved plans that are read; more than any index has replicas."""
+
+_PLAN_ID: Final = re.compile(r"[0-9a-f]{16}")
 
 
 def load_identity(path: Path) -> Identity:
@@ -394,8 +478,10 @@ def load_behaviour(live: Path | None, config: Path) -> Behaviour:
         manifest = _convert(config, _parse_yaml(config, content), Manifest)
         _check(config, manifest)
         annotations = manifest.metadata.annotations or {}
-        wishes = WishesDocument(annotations.get(names.VALIDATE_REQUESTED_AT, ""), annotations.get(names.REBUILD_REQUESTED_AT, ""))
-        document = LiveDocument(suspend=manifest.spec.suspend, consistency=manifest.spec.consistency, wishes=wishes)
+        wished = (names.VALIDATE_REQUESTED_AT, names.REBUILD_REQUESTED_AT, names.APPROVE_PLAN)
+        wishes = WishesDocument(*(annotations.get(name, "") for name in wished))
+        spec = manifest.spec
+        document = LiveDocument(suspend=spec.suspend, consistency=spec.consistency, healing=spec.healing, wishes=wishes)
     else:
         content = _read(live)
         document = _convert(live, _parse_json(live, content), LiveDocument)
@@ -417,6 +503,12 @@ def parse_time(text: str) -> datetime | None:
         return moment.astimezone(UTC)
     except (msgspec.ValidationError, OverflowError):
         return None
+
+
+def parse_plans(text: str) -> tuple[str, ...]:
+    """Return the plan ids in a comma-separated list, at most the first 20; what can't be an id is left out."""
+    parts = [part.strip() for part in text.split(",")]
+    return tuple([part for part in parts if _PLAN_ID.fullmatch(part)][:MOST_PLANS])
 
 
 def _read_secret(folder: Path, name: str, *, required: bool) -> str:
@@ -518,15 +610,39 @@ def _check_tombstone(spec: SpecDocument) -> str | None:
 def _check_ca(spec: SpecDocument) -> str | None:
     postgres = spec.source.postgres
     verifies = postgres.ssl_mode in (SslMode.VERIFY_CA, SslMode.VERIFY_FULL)
-    if verifies == (postgres.ca_config_map_ref is not None):
+    given = [postgres.ca_config_map_ref, postgres.ca_secret_ref]
+    if sum(reference is not None for reference in given) == verifies:
         return None
-    return "spec.source.postgres.caConfigMapRef: needed by sslMode VerifyCA and VerifyFull, and of no use to the others"
+    return (
+        "spec.source.postgres.caConfigMapRef: it or caSecretRef, not both, is needed by sslMode VerifyCA and VerifyFull, "
+        "and of no use to the others"
+    )
+
+
+def _check_client_certificate(spec: SpecDocument) -> str | None:
+    postgres = spec.source.postgres
+    if postgres.client_certificate_secret_ref is None or postgres.ssl_mode is not SslMode.DISABLE:
+        return None
+    return "spec.source.postgres.clientCertificateSecretRef: of no use with sslMode Disable"
+
+
+def _check_digest_columns(spec: SpecDocument) -> str | None:
+    digests = spec.source.digests
+    if digests is None or len(set(digests.columns)) == len(digests.columns):
+        return None
+    return "spec.source.digests.columns: the two columns must differ"
 
 
 def _check_hnsw(spec: SpecDocument) -> str | None:
     if spec.index.type is IndexType.HNSW or spec.index.hnsw is None:
         return None
     return f"spec.index.hnsw: only for type HNSW, the type is {spec.index.type}"
+
+
+def _check_ivf(spec: SpecDocument) -> str | None:
+    if spec.index.type is IndexType.IVFFLAT or spec.index.ivf is None:
+        return None
+    return f"spec.index.ivf: only for type IVFFlat, the type is {spec.index.type}"
 
 
 def _check_consistency(consistency: ConsistencyDocument) -> str | None:
@@ -540,7 +656,10 @@ _CHECKS: Final[tuple[Callable[[SpecDocument], str | None], ...]] = (
     _check_metadata_model,
     _check_tombstone,
     _check_ca,
+    _check_client_certificate,
+    _check_digest_columns,
     _check_hnsw,
+    _check_ivf,
     lambda spec: f"spec.{problem}" if (problem := _check_consistency(spec.consistency)) else None,
 )
 
@@ -558,22 +677,34 @@ def _behaviour(document: LiveDocument, content: bytes) -> Behaviour:
             rebuild_requested_at=parse_time(document.wishes.rebuild_requested_at),
             validate_text=document.wishes.validate_requested_at,
             rebuild_text=document.wishes.rebuild_requested_at,
+            approved_plans=parse_plans(document.wishes.approve_plan),
         ),
         last_proven=None if last is None else LastProven(last.rows, last.incarnation, last.snapshot, last.digest_spec),
         hash=_hash(content),
+        max_source_duty=consistency.max_source_duty_percent / 100,
+        healing=_healing(document.healing),
+    )
+
+
+def _healing(document: HealingDocument) -> Healing:
+    return Healing(
+        document.mode, document.max_change_percent / 100, timedelta(seconds=document.cooldown_seconds), document.concurrent_rebuilds
     )
 
 
 def _source(document: SourceDocument) -> SourceSpec:
     postgres = document.postgres
     return SourceSpec(
-        postgres=PostgresAddress(postgres.host, postgres.port, postgres.database, postgres.ssl_mode),
+        postgres=PostgresAddress(
+            postgres.host, postgres.port, postgres.database, postgres.ssl_mode, postgres.client_certificate_secret_ref is not None
+        ),
         table=TableName(document.table.schema, document.table.name),
         id_column=document.columns.id,
         vector_column=document.columns.vector,
         model_column=document.columns.model,
         model=document.model,
         tombstone=_tombstone(document.tombstone),
+        digest_columns=None if document.digests is None else (document.digests.columns[0], document.digests.columns[1]),
     )
 
 
@@ -590,8 +721,15 @@ def _tombstone(document: TombstoneDocument | None) -> ColumnTombstone | Metadata
 
 
 def _index(document: IndexDocument) -> IndexSpec:
-    hnsw = document.hnsw or HnswDocument()
-    return IndexSpec(document.dimension, document.metric, document.type, Hnsw(hnsw.m, hnsw.ef_construction, hnsw.ef_search))
+    hnsw, ivf = document.hnsw or HnswDocument(), document.ivf or IvfDocument()
+    return IndexSpec(
+        document.dimension,
+        document.metric,
+        document.type,
+        Hnsw(hnsw.m, hnsw.ef_construction, hnsw.ef_search),
+        document.quantization,
+        Ivf(ivf.nlist, ivf.nprobe),
+    )
 
 
 def _hash(content: bytes) -> str:

@@ -18,6 +18,7 @@ DATA_FOLDER: Final = "/var/lib/vectorindex"
 
 VALIDATE_REQUESTED_AT: Final = "vectorindex.dev/validate-requested-at"
 REBUILD_REQUESTED_AT: Final = "vectorindex.dev/rebuild-requested-at"
+APPROVE_PLAN: Final = "vectorindex.dev/approve-plan"
 
 LIVEZ_PATH: Final = "/livez"
 READYZ_PATH: Final = "/readyz"
@@ -42,6 +43,7 @@ class State(StrEnum):
     SERVING = "Serving"  # the last check was conclusive
     UNPROVEN = "Unproven"  # serves what was proven before; the last check was `unknown`
     REPAIRING = "Repairing"  # drift was found and is being repaired
+    HELD = "Held"  # a change waits for approval
     STOPPING = "Stopping"
 
 
@@ -92,6 +94,12 @@ class ProofReason(StrEnum):
     POSITIVE_CONTROL_FAILED = "PositiveControlFailed"
     BUCKET_NOT_COMPARED = "BucketNotCompared"
     SNAPSHOT_WENT_BACK = "SnapshotWentBack"
+    STORED_DIGESTS_DIFFER = "StoredDigestsDiffer"  # the digest columns say other than the bytes beside them
+    CHANGE_HELD = "ChangeHeld"  # more rows than `healing.maxChangePercent` would change: waits for approval
+    SOURCE_REGRESSED = "SourceRegressed"  # another or a restored server lacks rows that were proven: waits for approval
+    REPAIR_HELD = "RepairHeld"  # drift was found, and `healing.mode` lets nobody repair it unasked
+    MEMORY_TOO_SMALL = "MemoryTooSmall"  # a build would not fit beside what is served
+    REBUILD_SLOT_BUSY = "RebuildSlotBusy"  # as many loads as allowed run on this database
     REPAIR_FAILED = "RepairFailed"  # differences remained after the repair
     INTERNAL_ERROR = "InternalError"  # a defect of ours; the log has it
 
@@ -103,4 +111,5 @@ class QuarantineReason(StrEnum):
     WRONG_DIMENSION = "WrongDimension"
     NOT_FINITE = "NotFinite"  # NaN or infinite
     ZERO_VECTOR = "ZeroVector"  # has no direction; only under Cosine
+    ID_TOO_LONG = "IdTooLong"  # a text of more than 256 bytes
     DUPLICATE_ID = "DuplicateId"

@@ -177,6 +177,7 @@ class Replica:
                     live_hash=behaviour.hash,
                     validate_requested_at=memory.validate_echo,
                     rebuild_requested_at=memory.rebuild_echo,
+                    approved_plans=[],
                 ),
                 state=self._state(),
                 ready=self.is_ready(),
@@ -192,6 +193,7 @@ class Replica:
                 proof=self._describe_proof(memory, belief),
                 drift=report.Drift(**count_drift(memory.drift)),
                 pending=findings.pending,
+                held_plan=None,
                 repairs=list(self._repairs),
                 progress=report.Progress(*self._progress),
                 quarantine={str(reason): rows for reason, rows in belief.ledger.count_quarantine().items()} if belief else {},
@@ -217,7 +219,10 @@ class Replica:
             source_rows=findings.source_rows,
             ledger_rows=belief.ledger.rows if belief else 0,
             seconds=round(memory.seconds, 3),
-            layers=report.Layers(l0, memory.index_result),
+            layers=report.Layers(l0, memory.index_result, Result.UNKNOWN),
+            oldest_compared_at="",
+            attainable_period_seconds=0.0,
+            recall=None,
         )
 
     def _state(self) -> State:
@@ -642,6 +647,7 @@ def describe_view(view: View) -> report.View:
         segments=len(view.segments),
         bytes=view.bytes,
         index_type=view.spec.type,
+        fallback="",
     )
 
 

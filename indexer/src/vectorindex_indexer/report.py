@@ -15,6 +15,7 @@ class Identity(Struct, frozen=True, rename="camel"):
     live_hash: str
     validate_requested_at: str  # the newest wish that a finished check answered; "" for none
     rebuild_requested_at: str
+    approved_plans: list[str]  # held plans that were carried out, newest first, at most 20
 
 
 class View(Struct, frozen=True, rename="camel"):
@@ -27,6 +28,7 @@ class View(Struct, frozen=True, rename="camel"):
     segments: int
     bytes: int
     index_type: str
+    fallback: str  # why an exact index serves instead of what was asked for; "" when it doesn't
 
 
 class Source(Struct, frozen=True, rename="camel"):
@@ -39,10 +41,11 @@ class Source(Struct, frozen=True, rename="camel"):
 
 
 class Layers(Struct, frozen=True):
-    """Result of each layer: L0 source-ledger of the last check, L1 ledger-FAISS when that was last compared."""
+    """Result of each layer: L0 source-ledger of the last check, L1 ledger-FAISS and L2 answers when they were last looked at."""
 
     L0: str
     L1: str
+    L2: str
 
 
 class Proof(Struct, frozen=True, rename="camel"):
@@ -64,6 +67,9 @@ class Proof(Struct, frozen=True, rename="camel"):
     ledger_rows: int
     seconds: float
     layers: Layers
+    oldest_compared_at: str  # when the bucket that was not compared by content for longest was; "" while one never was
+    attainable_period_seconds: float  # time between two checks that keeps to the share of time on Postgres; 0 before the first
+    recall: float | None  # of sampled answers, against exact search over the same codes
 
 
 class Drift(Struct, frozen=True):
@@ -89,6 +95,20 @@ class Repair(Struct, frozen=True, rename="camel"):
     seconds: float
 
 
+class HeldPlan(Struct, frozen=True, rename="camel"):
+    """A change that waits for approval. `removes`, `replaces` and `adds` count rows, `sample_ids` names at most ten of them."""
+
+    id: str
+    reason: str
+    action: str  # patch, rebuild or replace
+    incarnation: str
+    removes: int
+    replaces: int
+    adds: int
+    sample_ids: list[str]
+    held_at: str
+
+
 class Progress(Struct, frozen=True):
     """How far a load is."""
 
@@ -110,6 +130,7 @@ class Status(Struct, frozen=True, rename="camel"):
     proof: Proof
     drift: Drift
     pending: int
+    held_plan: HeldPlan | None
     repairs: list[Repair]  # newest first, at most ten
     progress: Progress
     quarantine: dict[str, int]

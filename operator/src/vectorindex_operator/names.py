@@ -19,6 +19,7 @@ DATA_FOLDER: Final = "/var/lib/vectorindex"
 
 VALIDATE_REQUESTED_AT: Final = "vectorindex.dev/validate-requested-at"
 REBUILD_REQUESTED_AT: Final = "vectorindex.dev/rebuild-requested-at"
+APPROVE_PLAN: Final = "vectorindex.dev/approve-plan"
 
 LIVEZ_PATH: Final = "/livez"
 READYZ_PATH: Final = "/readyz"
@@ -75,6 +76,7 @@ class State(StrEnum):
     SERVING = "Serving"
     UNPROVEN = "Unproven"
     REPAIRING = "Repairing"
+    HELD = "Held"  # a change waits for approval
     STOPPING = "Stopping"
 
 
@@ -128,6 +130,12 @@ class ProofReason(StrEnum):
     POSITIVE_CONTROL_FAILED = "PositiveControlFailed"
     BUCKET_NOT_COMPARED = "BucketNotCompared"
     SNAPSHOT_WENT_BACK = "SnapshotWentBack"
+    STORED_DIGESTS_DIFFER = "StoredDigestsDiffer"  # the digest columns say other than the bytes beside them
+    CHANGE_HELD = "ChangeHeld"  # more rows than `healing.maxChangePercent` would change: waits for approval
+    SOURCE_REGRESSED = "SourceRegressed"  # another or a restored server lacks rows that were proven: waits for approval
+    REPAIR_HELD = "RepairHeld"  # drift was found, and `healing.mode` lets nobody repair it unasked
+    MEMORY_TOO_SMALL = "MemoryTooSmall"  # a build would not fit beside what is served
+    REBUILD_SLOT_BUSY = "RebuildSlotBusy"  # as many loads as allowed run on this database
     REPAIR_FAILED = "RepairFailed"
     INTERNAL_ERROR = "InternalError"
 
@@ -139,6 +147,7 @@ class QuarantineReason(StrEnum):
     WRONG_DIMENSION = "WrongDimension"
     NOT_FINITE = "NotFinite"
     ZERO_VECTOR = "ZeroVector"
+    ID_TOO_LONG = "IdTooLong"  # a text of more than 256 bytes
     DUPLICATE_ID = "DuplicateId"
 
 

@@ -16,6 +16,8 @@ from vectorindex_indexer import names
 from vectorindex_indexer.config import (
     Behaviour,
     ColumnTombstone,
+    Healing,
+    HealingMode,
     Hnsw,
     Identity,
     IndexType,
@@ -28,6 +30,7 @@ from vectorindex_indexer.config import (
     Wishes,
     load_behaviour,
     load_identity,
+    parse_plans,
     parse_time,
     read_credentials,
 )
@@ -193,6 +196,17 @@ def test_a_column_tombstone_is_read(tmp_path: Path) -> None:
         ("spec.index.hnsw.efConstruction", 7, "spec.index.hnsw.efConstruction"),
         ("spec.index.hnsw.efSearch", 4097, "spec.index.hnsw.efSearch"),
         ("spec.index", {"dimension": 4, "type": "Flat", "hnsw": {}}, "spec.index.hnsw"),
+        ("spec.index.quantization", "SQ4", "spec.index.quantization"),
+        ("spec.index.ivf", {}, "spec.index.ivf"),
+        ("spec.index", {"dimension": 4, "type": "IVFFlat", "ivf": {"nlist": 0}}, "spec.index.ivf.nlist"),
+        ("spec.index", {"dimension": 4, "type": "IVFFlat", "ivf": {"nprobe": 65537}}, "spec.index.ivf.nprobe"),
+        ("spec.source.digests.columns", ["d1"], "spec.source.digests.columns"),
+        ("spec.source.digests.columns", ["d1", "d1"], "spec.source.digests.columns"),
+        ("spec.source.digests.columns", ["d1", 'd"2'], "spec.source.digests.columns[1]"),
+        ("spec.source.postgres.caSecretRef", {"name": "pg-ca"}, "spec.source.postgres.caConfigMapRef"),
+        ("spec.source.postgres.clientCertificateSecretRef", {"name": "me"}, "spec.source.postgres.clientCertificateSecretRef"),
+        ("spec.healing.mode", "Off", "spec.healing.mode"),
+        ("spec.healing.maxChangePercent", -1, "spec.healing.maxChangePercent"),
         ("spec.consistency.periodSeconds", 0, "spec.consistency.periodSeconds"),
         ("spec.consistency.contentSweepSeconds", 9, "spec.consistency.contentSweepSeconds"),
         ("spec.consistency.maxStalenessSeconds", 604801, "spec.consistency.maxStalenessSeconds"),
@@ -336,7 +350,9 @@ def test_the_hash_of_a_whole_manifest_is_that_of_its_identity(tmp_path: Path) ->
 def test_the_live_file_is_read() -> None:
     behaviour = load_behaviour(LIVE, Path("/nowhere"))
     assert behaviour.period == timedelta(seconds=30)
-    assert behaviour.wishes == Wishes(datetime(2026, 11, 25, 9, tzinfo=UTC), None, "2026-11-25T09:00:00Z", "")
+    assert behaviour.wishes == Wishes(datetime(2026, 11, 25, 9, tzinfo=UTC), None, "2026-11-25T09:00:00Z", "", ("0123456789abcdef",))
+    assert behaviour.healing == Healing(HealingMode.AUTO, 0.2, timedelta(seconds=60), 1)
+    assert behaviour.max_source_duty == 0.1
     assert behaviour.last_proven is not None
     assert (behaviour.last_proven.rows, behaviour.last_proven.snapshot) == (9500, "731:735:732")
 
@@ -348,6 +364,10 @@ def test_the_live_file_is_read() -> None:
         ("suspend", 1),
         ("consistency.periodSeconds", 0),
         ("consistency.maxStalenessSeconds", 30),
+        ("consistency.maxSourceDutyPercent", 0),
+        ("healing.mode", "auto"),
+        ("healing.maxChangePercent", 101),
+        ("healing.concurrentRebuilds", 0),
         ("lastProven.rows", -1),
         ("lastProven.rows", "9500"),
     ],
@@ -391,6 +411,20 @@ def test_a_wish_that_is_no_time_is_never_due_but_spoils_nothing(tmp_path: Path, 
     manifest["metadata"]["annotations"][names.VALIDATE_REQUESTED_AT] = text
     wishes = load_both(tmp_path, manifest).wishes
     assert (wishes.validate_requested_at, wishes.validate_text) == (None, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "plans"),
+    [
+        ("", ()),
+        ("0123456789abcdef", ("0123456789abcdef",)),
+        (" 0123456789abcdef , fedcba9876543210", ("0123456789abcdef", "fedcba9876543210")),
+        ("yes,0123456789ABCDEF,0123456789abcde,0123456789abcdef0", ()),
+        (",".join(f"{number:016x}" for number in range(30)), tuple(f"{number:016x}" for number in range(20))),
+    ],
+)
+def test_plan_ids_are_read_and_anything_else_approves_nothing(text: str, plans: tuple[str, ...]) -> None:
+    assert parse_plans(text) == plans
 
 
 def test_times_come_out_in_utc() -> None:
