@@ -1,0 +1,134 @@
+"""Ids of rows in arrays: integers, uuids and texts, each in an array type that sorts and compares as Postgres does. Pure.
+
+integer  int64, whatever the width of the column
+uuid     `S16`, its 16 bytes: their order is the order of Postgres
+text     `S<w>`, UTF-8, as wide as the longest in the array: Postgres' text has no NUL byte, and byte order is that of COLLATE "C"
+
+NumPy strips trailing NUL bytes from an element that is taken out of an `S` array, so a uuid is only ever taken out by `value_at`.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids: TypeAlias = NDArray[Any]
+"""(n,) int64 or bytes, see above; all of one kind."""
+
+LONGEST_ID_BYTES: Final = 256
+"""A longer text is kept out of the index: one such id would widen the arrays of all others."""
+
+_INT64: Final = np.iinfo(np.int64)
+_UUID_BYTES: Final = 16
+
+
+class IdKind(StrEnum):
+    """What the ids of a source are. The values are those that stand in a digest spec."""
+
+    INTEGER = "int8"
+    UUID = "uuid"
+    TEXT = "text"
+
+
+_DTYPES: Final = {IdKind.INTEGER: np.dtype(np.int64), IdKind.UUID: np.dtype("S16"), IdKind.TEXT: np.dtype("S1")}
+
+
+def no_ids(kind: IdKind) -> Ids:
+    """Return no ids."""
+    return np.empty(0, _DTYPES[kind])
+
+
+def join_ids(parts: Iterable[Ids], kind: IdKind) -> Ids:
+    """Put ids behind each other; parts without any may be of another kind."""
+    filled = [part for part in parts if part.size]
+    return np.concatenate(filled) if filled else no_ids(kind)
+
+
+def among(ids: Ids, wanted: Ids) -> NDArray[np.bool_]:
+    """Tell for each id whether it is one of `wanted`."""
+    if not ids.size or not wanted.size:
+        return np.zeros(ids.size, np.bool_)
+    return np.isin(ids, wanted)
+
+
+def value_at(ids: Ids, position: int, kind: IdKind) -> int | bytes:
+    """Return one id: an int, or exactly the bytes of a uuid or text."""
+    if kind is IdKind.INTEGER:
+        return int(ids[position])
+    value = bytes(ids[position])
+    return value.ljust(_UUID_BYTES, b"\0") if kind is IdKind.UUID else value
+
+
+def to_json(ids: Ids, kind: IdKind) -> list[int] | list[str]:
+    """Return ids as people and JSON know them: numbers, canonical uuids, texts."""
+    if kind is IdKind.INTEGER:
+        return [int(value) for value in ids.tolist()]
+    if kind is IdKind.UUID:
+        raw = np.ascontiguousarray(ids, "S16").tobytes()
+        return [str(uuid.UUID(bytes=raw[at : at + _UUID_BYTES])) for at in range(0, len(raw), _UUID_BYTES)]
+    return [value.decode() for value in ids.tolist()]
+
+
+def to_texts(ids: Ids, kind: IdKind) -> list[str]:
+    """Return ids as texts."""
+    return [str(value) for value in to_json(ids, kind)]
+
+
+def parse_ids(values: Sequence[object], kind: IdKind) -> Ids:
+    """Return the ids that `to_json` gave, or raise ValueError naming the first value that is none."""
+    parsed = [_parse_id(value, kind) for value in values]
+    return np.array(parsed, _DTYPES[kind] if kind is not IdKind.TEXT or not parsed else np.bytes_)
+
+
+def _parse_id(value: object, kind: IdKind) -> int | bytes:
+    match kind, value:
+        case IdKind.INTEGER, int() if not isinstance(value, bool) and _INT64.min <= value <= _INT64.max:
+            return value
+        case IdKind.UUID, str():
+            try:
+                return uuid.UUID(value).bytes
+            except ValueError:
+                pass
+        case IdKind.TEXT, str() if "\0" not in value:
+            return value.encode()
+    raise ValueError(f"expected an id of type {kind}, got {value!r}")
+
+
+def pack_ids(ids: Ids, kind: IdKind, name: str) -> dict[str, NDArray[Any]]:
+    """Return ids as arrays of plain numbers, to be saved: `name`, and for texts `name` + `sizes` with the bytes of each."""
+    if kind is IdKind.INTEGER:
+        return {name: ids.astype(np.int64, copy=False)}
+    if kind is IdKind.UUID:
+        return {name: np.frombuffer(np.ascontiguousarray(ids, "S16").tobytes(), np.uint8)}
+    values = ids.tolist()
+    sizes = np.array([len(value) for value in values], np.int64)
+    return {name: np.frombuffer(b"".join(values), np.uint8), f"{name}sizes": sizes}
+
+
+def unpack_ids(arrays: dict[str, NDArray[Any]], kind: IdKind, name: str) -> Ids:
+    """Return the ids that `pack_ids` packed; raise ValueError where the arrays can't be such."""
+    packed = _find(arrays, name, np.int64 if kind is IdKind.INTEGER else np.uint8)
+    if kind is IdKind.INTEGER:
+        return packed
+    if kind is IdKind.UUID:
+        if packed.size % _UUID_BYTES:
+            raise ValueError(f"{name}: {packed.size} bytes are no whole number of uuids")
+        return np.frombuffer(packed.tobytes(), "S16")
+    sizes = _find(arrays, f"{name}sizes", np.int64)
+    if sizes.size and (int(sizes.min()) < 0 or int(sizes.sum()) != packed.size):
+        raise ValueError(f"{name}: {packed.size} bytes are not those of {sizes.size} texts")
+    raw, ends = packed.tobytes(), np.cumsum(sizes).tolist()
+    values = [raw[end - size : end] for end, size in zip(ends, sizes.tolist(), strict=True)]
+    if any(b"\0" in value for value in values):
+        raise ValueError(f"{name}: a text with a NUL byte")
+    return np.array(values, np.bytes_) if values else no_ids(kind)
+
+
+def _find(arrays: dict[str, NDArray[Any]], name: str, dtype: type[np.generic]) -> NDArray[Any]:
+    array = arrays.get(name)
+    if array is None or array.dtype != dtype or array.ndim != 1:
+        raise ValueError(f"the array {name} is not a row of {dtype.__name__}")
+    return array
