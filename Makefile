@@ -14,9 +14,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_ARGS ?=
+# What `bench` runs: `all`, or any of load memory check sweep build repair restart; at 10k, 100k or 1M rows, or `all` of these sizes.
+BENCH ?= all
+ROWS ?= 1M
+REPS ?= 5
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down try env venv test test-unit test-slow break lint format crds docs requirements
+.PHONY: help demo down try env venv test test-unit test-slow break bench lint format crds docs requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/[$$][$$]/, "$$"); printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +55,9 @@ test-slow: venv ## all tests, with the full form of the long ones
 
 break: venv ## break promises on purpose, one by one, and see a test fail for each
 	@$(BIN)/python scripts/break_the_code.py
+
+bench: venv ## ratios of cost to a limit or the naive way; BENCH=load ROWS=100k for one row of it, BENCH=forget to remove its tables
+	@$(BIN)/python -m benchmarks $(BENCH) --rows $(ROWS) --reps $(REPS) $(BENCH_ARGS)
 
 lint: venv ## format, lint, types, layers, chart
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from cluster import binaries, packages, requirements
 from cluster.errors import ClusterError
 
 QUICK = ("tests/unit", "tests/contract")
-INDEXER = ("tests/integration/indexer",)
+INDEXER = ("tests/integration/indexer", "tests/integration/benchmarks")
 CONTROL_PLANE = ("tests/integration/operator",)
 NODE = ("tests/e2e",)
 

