@@ -1,4 +1,4 @@
-"""The command line: `serve` runs a replica, `check` makes one proof. Everything is done by others."""
+"""The command line: `serve` runs a replica, `check` makes one proof, `sql` prints how to prepare Postgres. Everything is done by others."""
 
 import argparse
 import asyncio
@@ -17,11 +17,15 @@ import msgspec
 import uvloop
 
 from vectorindex_indexer import logs, names, report
-from vectorindex_indexer.config import Settings
+from vectorindex_indexer.config import Settings, load_identity
+from vectorindex_indexer.ddl import DEFAULT_ROLE, LONGEST_NAME_BYTES, VECTOR_TYPES, Columns, write_script
 from vectorindex_indexer.errors import ConfigError, SourceError
+from vectorindex_indexer.keys import IdKind
 from vectorindex_indexer.names import Result
-from vectorindex_indexer.replica import Replica, check_once
+from vectorindex_indexer.predicate import DeletedKind
+from vectorindex_indexer.replica import Replica, check_once, make_connector
 from vectorindex_indexer.server import open_ports, serve
+from vectorindex_indexer.source import Source
 from vectorindex_indexer.version import VERSION
 
 PROGRAM: Final = "vectorindex-indexer"
@@ -29,6 +33,7 @@ EXIT: Final = {Result.OK: 0, Result.DRIFT: 1, Result.UNKNOWN: 2}
 EXIT_FAILED: Final = 2  # also what argparse ends with: a check that could not even begin is unknown
 EXIT_SECONDS: Final = 2.0  # for threads that are still at work when everything else has ended
 OPEN_FILES: Final = 16_384
+ID_TYPES: Final = {"integer": IdKind.INTEGER, "uuid": IdKind.UUID, "text": IdKind.TEXT}
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _limit_process()
     settings = read_settings(options, os.environ)
     try:
-        return _run_serve(settings) if options.command == "serve" else _run_check(settings, options.output)
+        match options.command:
+            case "serve":
+                return _run_serve(settings)
+            case "check":
+                return _run_check(settings, options.output)
+            case _:
+                return _run_sql(settings, options)
     except (ConfigError, SourceError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -96,6 +107,21 @@ def _run_check(settings: Settings, output: str) -> int:
     else:
         print(summarise(status))
     return EXIT[Result(status.proof.result)]
+
+
+def _run_sql(settings: Settings, options: argparse.Namespace) -> int:
+    identity = load_identity(settings.config)
+    if options.connect:
+        columns = Source(identity.source, identity.index, make_connector(settings, identity)).look_up_columns()
+    else:
+        columns = read_columns(options)
+    print(write_script(identity, columns, options.role), end="")
+    return 0
+
+
+def read_columns(options: argparse.Namespace) -> Columns:
+    """Return what the options of `sql` say about types."""
+    return Columns(id_kind=ID_TYPES[options.id_type], vector_type=options.vector_type, deleted=DeletedKind(options.tombstone_type))
 
 
 def summarise(status: report.Status) -> str:
@@ -159,7 +185,23 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     check = commands.add_parser("check", parents=[common], help="prove once; exits 0 ok, 1 drift, 2 unknown")
     check.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    _add_sql(commands.add_parser("sql", parents=[common], help="print the SQL that prepares Postgres: role, indexes, digest columns"))
     return parser
+
+
+def _add_sql(sql: argparse.ArgumentParser) -> None:
+    sql.description = "Prints SQL to read and run; changes nothing. Types of columns come from options, or with --connect from Postgres."
+    sql.add_argument("--role", type=_role, default=DEFAULT_ROLE, metavar="NAME", help="the role that may read (%(default)s)")
+    sql.add_argument("--connect", action="store_true", help="look types and indexes up, with --credentials; the options below are ignored")
+    sql.add_argument("--id-type", choices=tuple(ID_TYPES), default="integer", help="integer is any width (%(default)s)")
+    sql.add_argument("--vector-type", choices=VECTOR_TYPES, default="bytea", help="(%(default)s)")
+    sql.add_argument("--tombstone-type", choices=tuple(map(str, DeletedKind)), default="boolean", help="(%(default)s)")
+
+
+def _role(text: str) -> str:
+    if not 1 <= len(text.encode()) <= LONGEST_NAME_BYTES or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"expected a name of 1 to {LONGEST_NAME_BYTES} bytes, got {text!r}")
+    return text
 
 
 def _port(text: str) -> int:

@@ -9,6 +9,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from vectorindex_indexer.config import ColumnTombstone, IndexSpec, MetadataTombstone, SourceSpec, TableName
+from vectorindex_indexer.ddl import Columns
 from vectorindex_indexer.errors import SourceError
 from vectorindex_indexer.names import SourceReason
 from vectorindex_indexer.predicate import DeletedKind
@@ -67,6 +68,7 @@ class Layout:
     vectors: Vectors
     deleted: DeletedKind | None
     id_index: bool  # an index serves ranges of ids
+    is_partitioned: bool
 
 
 class _Wanted(NamedTuple):
@@ -136,6 +138,19 @@ def read_layout(connection: psycopg.Connection, spec: SourceSpec, index: IndexSp
         vectors=Vectors(vector.type, vector.type_schema, index.dimension),
         deleted=_deleted_kind(spec, found),
         id_index=_has_id_index(connection, spec, found),
+        is_partitioned=relations[spec.table].kind == "p",
+    )
+
+
+def describe_columns(layout: Layout) -> Columns:
+    """Return what the SQL that prepares Postgres must know of a layout."""
+    return Columns(
+        vector_type=layout.vectors.type,
+        vector_schema=layout.vectors.schema,
+        deleted=layout.deleted or DeletedKind.BOOLEAN,
+        is_partitioned=layout.is_partitioned,
+        has_id_index=layout.id_index,
+        looked_up=True,
     )
 
 

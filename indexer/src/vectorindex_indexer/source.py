@@ -4,6 +4,7 @@ Which rows exist is said by `predicate.LiveRows` alone; no statement here reache
 """
 
 import contextlib
+import dataclasses
 import os
 import socket
 import threading
@@ -19,9 +20,10 @@ from psycopg import sql
 from sqlalchemy.dialects import postgresql
 
 from vectorindex_indexer import predicate
-from vectorindex_indexer.catalogue import Layout, read_layout, tables_of
+from vectorindex_indexer.catalogue import Layout, describe_columns, read_layout, tables_of
 from vectorindex_indexer.config import IndexSpec, SourceSpec, TableName
 from vectorindex_indexer.connect import Connector, statement_error
+from vectorindex_indexer.ddl import Columns
 from vectorindex_indexer.digest import EMPTY, NULL_MARKER, Digest, digest_spec
 from vectorindex_indexer.errors import NullSumError, SourceError
 from vectorindex_indexer.names import SourceReason
@@ -31,6 +33,9 @@ from vectorindex_indexer.wire import RowParser, parse_heads
 
 LOCK_SECONDS: Final = 5
 """Longest wait for the lock on a table. Long enough for ordinary DDL; a longer wait would queue writers of DDL behind us."""
+
+CATALOGUE_SECONDS: Final = 30.0
+"""Longest wait for the catalogue alone."""
 
 SAMPLE_ROWS: Final = 100
 """Rows whose width is looked at first. When all have one other width, the spec is wrong and not the rows."""
@@ -76,6 +81,18 @@ class Source:
                     connection.rollback()
             connection.close()
             deadline.cancel()
+
+    def look_up_columns(self) -> Columns:
+        """Return what the catalogue says of the tables. Takes no right on them. Digest columns need not be there yet."""
+        spec = dataclasses.replace(self.spec, digest_columns=None)
+        with contextlib.closing(self._connector.open()) as connection:
+            deadline = _Deadline(connection, CATALOGUE_SECONDS)
+            try:
+                with _Guard(deadline, str(spec.table)):
+                    _set_limits(connection, deadline.seconds)
+                    return describe_columns(read_layout(connection, spec, self.index))
+            finally:
+                deadline.cancel()
 
     def _begin(self, connection: psycopg.Connection, deadline: "_Deadline") -> "Unit":
         guard = _Guard(deadline, " and ".join(map(str, tables_of(self.spec))))

