@@ -98,12 +98,10 @@ def create_table(owner: Owner, id_type: str = "bigint", vector_type: str = "byte
         connection.execute(f'CREATE TABLE "{SCHEMA}"."{TABLE}" ({columns})')
 
 
-def fill(owner: Owner, rows: int, *, metadata: bool = False) -> None:
+def fill(owner: Owner, rows: int, *, vector_bytes: int = 4 * DIMENSION, metadata: bool = False) -> None:
+    vector = f"float4send(i) || decode(repeat('00', {vector_bytes - 4}), 'hex')"
     with owner.connect() as connection:
-        connection.execute(
-            f'INSERT INTO "{SCHEMA}"."{TABLE}" SELECT i, float4send(i) || float4send(1) || float4send(2), \'m\', i % 10 = 0 '
-            f"FROM generate_series(1, {rows}) i"
-        )
+        connection.execute(f'INSERT INTO "{SCHEMA}"."{TABLE}" SELECT i, {vector}, \'m\', i % 10 = 0 FROM generate_series(1, {rows}) i')
         if metadata:
             connection.execute(f'CREATE TABLE "{SCHEMA}"."Meta" ("{ID}" bigint, "{DELETED}" boolean, "{MODEL}" text)')
             connection.execute(f'INSERT INTO "{SCHEMA}"."Meta" SELECT "{ID}", "{DELETED}", \'m\' FROM "{SCHEMA}"."{TABLE}"')
@@ -207,7 +205,7 @@ def explain(owner: Owner, what: str, identity: Identity, only: str) -> str:
 
 def test_the_indexes_are_what_the_checks_need(owner: Owner, role: str, tmp_path: Path) -> None:
     create_table(owner)
-    fill(owner, 20_000)
+    fill(owner, 20_000, vector_bytes=1536)
     settings = write_settings(tmp_path, make_manifest(owner), owner.login)
     identity = load_identity(settings.config)
     sums, one_range = f'count(*), sum("{DIGESTS[0]}"), sum("{DIGESTS[1]}")', f't."{ID}" >= 100 AND t."{ID}" < 200'
