@@ -1,6 +1,6 @@
 """Damages a saved index on purpose, as disks, defects and old backups would. For tests, and as a script inside a container of the indexer:
 
-    python - flip FOLDER < damage.py                   bytes of a FAISS file turned over: checksums tell
+    python - flip FOLDER < damage.py                   bytes of a segment's codes turned over: checksums tell
     python - wrong FOLDER --ghost 7 8 < damage.py      rows lost, others back, vectors changed, in ledger and index; checksums right
     python - index-only FOLDER < damage.py             the same, and ids twice, in the index alone; checksums right
 
@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectorindex_indexer.config import Metric
-from vectorindex_indexer.index import Delta, Segment, View, code_digests, encode, make_segment, stored_codes
+from vectorindex_indexer.index import View, code_digests, encode
+from vectorindex_indexer.index.parts import Segment, make_segment
 from vectorindex_indexer.snapshot import MANIFEST, read_state, save
 
 Array = NDArray[Any]
@@ -49,9 +50,9 @@ class Plan:
 
 
 def flip_bytes(folder: Path, count: int = 3, seed: int = 0, file: str | None = None) -> Damage:
-    """Turn over bytes of one file (a FAISS file when none is named; else the largest), keeping its length."""
+    """Turn over bytes of one file (a segment's codes when none is named; else the largest), keeping its length."""
     names = sorted(path.name for path in folder.glob("*.bin"))
-    candidates = [name for name in names if name.endswith("-index.bin")] or names
+    candidates = [name for name in names if "-codes-" in name and name.startswith("segment-")] or names
     name = file or max(candidates, key=lambda name: (folder / name).stat().st_size)
     data = bytearray((folder / name).read_bytes())
     positions = sorted({int(place) for place in np.random.default_rng(seed).integers(0, len(data), count)})
@@ -129,10 +130,10 @@ def make_vectors(view: View, plan: Plan, rng: np.random.Generator) -> dict[int, 
 def find_codes(view: View, ids: Array) -> dict[int, Array]:
     """Return the newest code the view holds for each of these ids, dead or live; ids it never had are left out."""
     found: dict[int, Array] = {}
-    parts: list[Segment | Delta] = [*view.segments, view.delta]
-    for part in parts:
+    for part in view.parts:
         places = np.flatnonzero(np.isin(part.ids, ids))
-        found |= {int(part.ids[place]): part.codes[place].copy() for place in places}
+        codes = part.decode(places).astype(np.float32)
+        found |= {int(part.ids[place]): code for place, code in zip(places, codes, strict=True)}
     return found
 
 
@@ -147,13 +148,22 @@ def overwrite_codes(view: View, ids: Array, vectors: Mapping[int, Array]) -> Vie
     """Return the view with other codes under these ids, written into the memory of FAISS, or of the delta."""
     segments = []
     for segment in view.segments:
-        codes = stored_codes(segment.index)
-        for place in segment.find(np.unique(ids)):
-            codes[place] = vectors[int(segment.ids[place])]
-        segments.append(make_segment(segment.index, segment.ids, segment.dead))  # a token of its own: it has other content now
+        for row in segment.find(np.unique(ids)):
+            find_bytes(segment, int(row))[:] = segment.store.codec.encode(vectors[int(segment.ids[row])][None])[0]
+        segments.append(make_segment(segment.store, segment.ids, segment.dead))  # a token of its own: it has other content now
     for place in np.flatnonzero(np.isin(view.delta.ids, ids)):
         view.delta.codes[place] = vectors[int(view.delta.ids[place])]
     return replace(view, segments=tuple(segments))
+
+
+def find_bytes(segment: Segment, row: int) -> Array:
+    """Return what FAISS stores of one row, as a window into its memory."""
+    parts = segment.store.take_apart()
+    if "rows" not in parts:
+        window: Array = parts["codes"][0][row]
+        return window
+    lists = zip(parts["rows"], parts["codes"], strict=True)
+    return next(codes[int(np.argmax(rows == row))] for rows, codes in lists if row in rows)
 
 
 def change_ledger(arrays: Mapping[str, Array], plan: Plan, vectors: Mapping[int, Array]) -> dict[str, Array]:

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.support.views import build_view
 from vectorindex_indexer import report
 from vectorindex_indexer.batcher import Published
 from vectorindex_indexer.config import Hnsw, Identity, IndexSpec, IndexType, Metric, PostgresAddress, SourceSpec, SslMode, TableName
-from vectorindex_indexer.index import View, build_view, encode
+from vectorindex_indexer.index import View
 from vectorindex_indexer.metrics import Metrics
 from vectorindex_indexer.names import ProofReason, Result, SourceReason, State
 
@@ -52,7 +53,7 @@ class ServedIndex:
         self.metrics = Metrics(self.identity.name)
         self.ids, self.vectors = make_rows(rows, self.identity.index.dimension)
         spec = self.identity.index
-        view = build_view(spec, self.ids, encode(self.vectors, spec.metric), generation=generation, threads=1)
+        view = build_view(spec, self.ids, self.vectors, generation)
         self.published: Published | None = PublishedView(view, "2026-11-25T09:00:01.250Z")
         self.proven = True
         self.ready = True

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from vectorindex_indexer.config import IndexSpec
 from vectorindex_indexer.cycle import Belief, check_survey, encode_rows
-from vectorindex_indexer.index import build_view, threads_from_cgroup
+from vectorindex_indexer.index import Builder, threads_from_cgroup
+from vectorindex_indexer.keys import IdKind
 from vectorindex_indexer.ledger import NEVER, build_ledger
 from vectorindex_indexer.rows import Range, Rows
 from vectorindex_indexer.source import Source
@@ -41,5 +42,9 @@ def load_candidate(
     del parts
     encoded = encode_rows(rows, spec.metric)
     indexed = rows.quarantine == 0
-    view = build_view(spec, rows.ids[indexed], encoded.codes[indexed], generation, threads_from_cgroup())
-    return Belief(build_ledger(encoded.to_bucket()), view, as_of, digest_spec, NEVER)
+    ids, codes = rows.ids[indexed], encoded.codes[indexed]
+    builder = Builder(spec, IdKind.INTEGER, ids.size, threads_from_cgroup(), generation)
+    if builder.needs_training:
+        builder.train(codes[: builder.needs_training])
+    encoded.digests[indexed] = builder.add(ids, codes)
+    return Belief(build_ledger(encoded.to_bucket()), builder.finish(), as_of, digest_spec, NEVER)

@@ -240,6 +240,7 @@ class Replica:
 
     def _live(self) -> None:
         """Check and follow until stopped. A defect of ours is a check that ended unknown, never the end of the thread."""
+        snapshot.discard_partial(self.settings.data)  # only here: a check beside a running server must leave its work alone
         self._guard(self._restore)
         while not self._stopping.is_set():
             started = time.monotonic()
@@ -540,7 +541,6 @@ class Replica:
 
     def _restore(self) -> None:
         """Take up the saved index, if there is one that can be trusted to be ours; it is not served before a check."""
-        snapshot.discard_partial(self.settings.data)
         try:
             saved = snapshot.load(
                 self.settings.data,

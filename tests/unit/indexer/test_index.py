@@ -1,37 +1,27 @@
 """Views: compared with brute force in NumPy, and with a plain dict of what should be in them."""
 
 import threading
-from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vectorindex_indexer import index as index_module
-from vectorindex_indexer.config import Hnsw, IndexSpec, IndexType, Metric
+from tests.support.views import build_view
+from vectorindex_indexer.config import Hnsw, IndexSpec, IndexType, Ivf, Metric
 from vectorindex_indexer.errors import SearchError
-from vectorindex_indexer.index import (
-    View,
-    build_view,
-    code_digests,
-    count_threads,
-    empty_view,
-    encode,
-    needs_merge,
-    stored_codes,
-    threads_from_cgroup,
-)
+from vectorindex_indexer.index import Builder, View, code_digests, empty_view, encode, needs_merge, plan_seal
+from vectorindex_indexer.keys import IdKind
 
 Array = NDArray[Any]
+NOTHING = np.empty(0, np.int64), np.empty((0, 16), np.float32)
 KINDS = [(metric, kind) for metric in Metric for kind in IndexType]
 
 
 def make_spec(dimension: int = 16, metric: Metric = Metric.COSINE, kind: IndexType = IndexType.HNSW) -> IndexSpec:
-    return IndexSpec(dimension, metric, kind, Hnsw())
+    return IndexSpec(dimension, metric, kind, Hnsw(), ivf=Ivf(nlist=8, nprobe=6))
 
 
 def make_rows(count: int, dimension: int = 16, seed: int = 0) -> tuple[Array, Array]:
@@ -41,7 +31,7 @@ def make_rows(count: int, dimension: int = 16, seed: int = 0) -> tuple[Array, Ar
 
 
 def make_view(spec: IndexSpec, ids: Array, vectors: Array) -> View:
-    return build_view(spec, ids, encode(vectors, spec.metric), 1, 1)
+    return build_view(spec, ids, vectors)
 
 
 def brute_force(rows: dict[int, Array], query: Array, metric: Metric, k: int) -> tuple[list[int], Array]:
@@ -95,6 +85,10 @@ def test_any_two_changed_bits_change_the_code_digest(data: st.DataObject) -> Non
     assert code_digests(damaged)[0] != code_digests(code)[0]
 
 
+def test_no_rows_have_no_code_digests() -> None:
+    assert code_digests(np.empty((0, 7), np.float32)).size == 0
+
+
 def test_swapped_numbers_change_the_code_digest() -> None:
     code = np.array([[1, 2, 3, 4]], np.float32)
     assert code_digests(code)[0] not in {code_digests(code[:, order])[0] for order in ([1, 0, 2, 3], [2, 3, 0, 1], [0, 2, 1, 3])}
@@ -126,7 +120,7 @@ def test_search_equals_brute_force(metric: Metric, kind: IndexType) -> None:
         if kind is IndexType.FLAT:
             assert found[i].tolist() == expected
             np.testing.assert_allclose(scores[i], expected_scores, rtol=1e-5, atol=1e-5)
-    assert hits >= (10 if kind is IndexType.FLAT else 9.7) * len(queries)
+    assert hits >= {IndexType.FLAT: 10, IndexType.HNSW: 9.7, IndexType.IVFFLAT: 9}[kind] * len(queries)
 
 
 @pytest.mark.parametrize("metric", list(Metric))
@@ -280,8 +274,9 @@ operations = st.lists(
 @given(kind=st.sampled_from(IndexType), metric=st.sampled_from(Metric), start=st.integers(0, 25), steps=operations)
 def test_views_follow_a_dict(kind: IndexType, metric: Metric, start: int, steps: list[tuple[list[int], list[tuple[int, int]]]]) -> None:
     spec = make_spec(4, metric, kind)
-    pool = encode(make_rows(41, 4, seed=9)[1], metric)
-    view = build_view(spec, np.arange(start, dtype=np.int64), pool[:start], 1, 1)
+    raw = make_rows(41, 4, seed=9)[1]
+    pool = encode(raw, metric)
+    view = build_view(spec, np.arange(start, dtype=np.int64), raw[:start])
     model = {i: i for i in range(start)}
     for removed, added in steps:
         gone = [*removed, *(row for row, _ in added)]  # an added id replaces its old row
@@ -320,7 +315,7 @@ def test_ids_that_are_twice_in_the_index_are_seen_twice_and_removed_together() -
 def test_entries_of_some_ids_are_those_of_all_entries() -> None:
     ids, vectors = make_rows(60)
     codes = encode(vectors, Metric.COSINE)
-    view = build_view(make_spec(), ids[:50], codes[:50], 1, 1).change(ids[:5], ids[50:], codes[50:])
+    view = make_view(make_spec(), ids[:50], vectors[:50]).change(ids[:5], ids[50:], codes[50:])
     wanted = [int(row) for row in (*ids[3:8], *ids[55:])]
     every = dict(zip(*(part.tolist() for part in view.live_entries()), strict=True))
     some = dict(zip(*(part.tolist() for part in view.entries_of(np.array([*wanted, 10**9]))), strict=True))
@@ -328,66 +323,42 @@ def test_entries_of_some_ids_are_those_of_all_entries() -> None:
     assert len(some) == 8
 
 
-@pytest.mark.parametrize("kind", list(IndexType))
+@pytest.mark.parametrize("kind", [IndexType.FLAT, IndexType.HNSW])
 def test_damage_in_the_memory_of_faiss_is_seen(kind: IndexType) -> None:
     ids, vectors = make_rows(30)
     view = make_view(make_spec(kind=kind), ids, vectors)
     before = view.live_entries()[1]
-    stored_codes(view.segments[0].index)[7, 3] += np.float32(1e-6)
+    view.segments[0].codes[7, 3] += np.float32(1e-6)
     assert np.flatnonzero(view.live_entries()[1] != before).tolist() == [7]
 
 
 # --- building and merging ---
 
 
-def test_build_reports_progress_and_can_be_ended_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "ADD_ROWS", 40)
-    ids, vectors = make_rows(100)
-    seen: list[int] = []
-    build_view(make_spec(), ids, vectors, 1, 1, progress=seen.append)
-    assert seen == [40, 80, 100]
-
-    def stop(_done: int) -> None:
-        raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        build_view(make_spec(), ids, vectors, 1, 1, progress=stop)
-
-
 def test_build_refuses_codes_of_another_shape() -> None:
     with pytest.raises(ValueError, match="expected codes of shape"):
-        build_view(make_spec(), np.arange(3), np.ones((3, 15), np.float32), 1, 1)
+        Builder(make_spec(), IdKind.INTEGER, 3, 1, 1).add(np.arange(3), np.ones((3, 15), np.float32))
 
 
 def test_same_rows_build_the_same_index() -> None:
     ids, vectors = make_rows(500)
-    first, second = (build_view(make_spec(), ids, encode(vectors, Metric.COSINE), 1, threads) for threads in (1, 2))
+    first, second = (build_view(make_spec(), ids, vectors, threads=threads) for threads in (1, 2))
     assert [part.tolist() for part in first.search(vectors, 5)] == [part.tolist() for part in second.search(vectors, 5)]
 
 
-def test_merge_is_asked_for_when_delta_or_dead_rows_grow() -> None:
+def test_merge_is_asked_for_when_dead_rows_grow() -> None:
     ids, vectors = make_rows(6000)
-    codes = encode(vectors, Metric.COSINE)
-    view = build_view(make_spec(kind=IndexType.FLAT), ids[:5000], codes[:5000], 1, 1)
-    nothing = np.empty(0, np.int64), np.empty((0, 16), np.float32)
+    view = make_view(make_spec(kind=IndexType.FLAT), ids[:5000], vectors[:5000])
     assert needs_merge(view) is None
-    assert needs_merge(view.change(ids[:0], ids[5000:5250], codes[5000:5250])) is None
-    assert needs_merge(view.change(ids[:0], ids[5000:5260], codes[5000:5260])) == "DeltaTooLarge"
-    assert needs_merge(view.change(ids[:1000], *nothing)) is None
-    assert needs_merge(view.change(ids[:1001], *nothing)) == "TooManyDeadRows"
+    assert needs_merge(view.change(ids[:1000], *NOTHING)) is None
+    assert needs_merge(view.change(ids[:1001], *NOTHING)) == "TooManyDeadRows"
 
 
-def test_small_indexes_are_not_merged_all_the_time() -> None:
+def test_small_indexes_are_neither_merged_nor_sealed_all_the_time() -> None:
     ids, vectors = make_rows(100)
     view = make_view(make_spec(), ids[:20], vectors[:20]).change(ids[:20], ids[20:], encode(vectors[20:], Metric.COSINE))
     assert needs_merge(view) is None
-
-
-def test_delta_of_many_bytes_asks_for_a_merge(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "MERGE_DELTA_BYTES", 1000)
-    ids, vectors = make_rows(100)
-    view = make_view(make_spec(), ids[:50], vectors[:50])
-    assert needs_merge(view.change(ids[:0], ids[50:], encode(vectors[50:], Metric.COSINE))) == "DeltaTooLarge"
+    assert plan_seal(view) is None
 
 
 def test_bytes_grow_with_the_rows() -> None:
@@ -403,7 +374,7 @@ def test_bytes_grow_with_the_rows() -> None:
 def test_searching_while_the_view_changes_never_shows_a_dead_row() -> None:
     ids, vectors = make_rows(600)
     codes = encode(vectors, Metric.COSINE)
-    views = [build_view(make_spec(), ids[:300], codes[:300], 1, 1)]
+    views = [make_view(make_spec(), ids[:300], vectors[:300])]
     wrong: list[object] = []
     done = threading.Event()
 
@@ -424,46 +395,3 @@ def test_searching_while_the_view_changes_never_shows_a_dead_row() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-
-
-def test_faiss_gets_its_thread_count_in_every_searching_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenMP keeps the count for each thread: one set at start would not reach the threads that search."""
-    monkeypatch.setattr(index_module, "threads_from_cgroup", lambda: 7)
-    ids, vectors = make_rows(10)
-    view = make_view(make_spec(), ids, vectors)
-    seen: list[int] = []
-
-    def search() -> None:
-        view.search(vectors, 1)
-        seen.append(faiss.omp_get_max_threads())
-
-    thread = threading.Thread(target=search)
-    thread.start()
-    thread.join()
-    faiss.omp_set_num_threads(threads_from_cgroup())
-    assert seen == [7]
-
-
-@pytest.mark.parametrize(
-    ("files", "membership", "expected"),
-    [
-        ({"cpu.max": "150000 100000\n"}, "0::/\n", 2),
-        ({"cpu.max": "50000 100000\n"}, "0::/\n", 1),
-        ({"cpu.max": "max 100000\n"}, "0::/\n", 8),
-        ({"a/cpu.max": "300000 100000\n", "a/b/cpu.max": "max 100000\n"}, "0::/a/b\n", 3),
-        ({"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "100000\n"}, "5:cpu:/kube/pod\n0::/\n", 3),
-        ({"cpu,cpuacct/x/cpu.cfs_quota_us": "100000\n", "cpu,cpuacct/x/cpu.cfs_period_us": "100000\n"}, "4:cpu,cpuacct:/x\n", 1),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, "1:cpu:/\n", 8),
-        ({"memory/cpu.cfs_quota_us": "100000\n", "memory/cpu.cfs_period_us": "100000\n"}, "4:memory:/\n", 8),
-        ({"cpu.max": "nonsense"}, "0::/\n", 8),
-        ({}, "", 8),
-        ({"cpu.max": "6400000 100000\n"}, "0::/\n", 8),
-    ],
-)
-def test_threads_follow_the_cpu_quota(tmp_path: Path, files: dict[str, str], membership: str, expected: int) -> None:
-    for name, content in files.items():
-        path = tmp_path / "cgroup" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    (tmp_path / "membership").write_text(membership)
-    assert count_threads(tmp_path / "cgroup", tmp_path / "membership", 8) == expected

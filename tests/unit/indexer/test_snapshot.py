@@ -22,11 +22,23 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.support import damage
-from vectorindex_indexer import snapshot
-from vectorindex_indexer.config import Hnsw, IndexSpec, IndexType, Metric
+from tests.support.views import build_view
+from vectorindex_indexer.config import Hnsw, IndexSpec, IndexType, Ivf, Metric
 from vectorindex_indexer.errors import SnapshotError
-from vectorindex_indexer.index import View, build_view, code_digests, empty_view, encode
-from vectorindex_indexer.snapshot import MANIFEST, Expected, Saved, SavedAsOf, SavedMeta, discard_partial, load, read_state, save
+from vectorindex_indexer.index import View, code_digests, empty_view, encode
+from vectorindex_indexer.snapshot import (
+    MANIFEST,
+    Expected,
+    Saved,
+    SavedAsOf,
+    SavedMeta,
+    discard_partial,
+    load,
+    read_state,
+    save,
+    saving,
+)
+from vectorindex_indexer.snapshot.files import PARTIAL
 
 Array = NDArray[Any]
 DIMENSION = 8
@@ -34,7 +46,7 @@ NO_ROWS = np.empty(0, np.int64), np.empty((0, DIMENSION), np.float32)
 
 
 def make_spec(kind: IndexType = IndexType.HNSW) -> IndexSpec:
-    return IndexSpec(DIMENSION, Metric.COSINE, kind, Hnsw(m=8))
+    return IndexSpec(DIMENSION, Metric.COSINE, kind, Hnsw(m=8), ivf=Ivf(nlist=2, nprobe=2))
 
 
 def make_meta(generation: int = 1, name: str = "docs") -> SavedMeta:
@@ -52,9 +64,10 @@ def make_vectors(count: int, seed: int = 0) -> Array:
 
 def make_view(kind: IndexType = IndexType.HNSW, seed: int = 0, generation: int = 1) -> View:
     """90 live rows: ids 0 to 99 of which 20 are dead, and 100 to 109 in the delta."""
-    codes = encode(make_vectors(110, seed), Metric.COSINE)
+    vectors = make_vectors(110, seed)
     ids = np.arange(110, dtype=np.int64)
-    return build_view(make_spec(kind), ids[:100], codes[:100], generation, 1).change(ids[:100:5], ids[100:], codes[100:])
+    view = build_view(make_spec(kind), ids[:100], vectors[:100], generation)
+    return view.change(ids[:100:5], ids[100:], encode(vectors[100:], Metric.COSINE))
 
 
 def make_arrays(view: View) -> dict[str, Array]:
@@ -143,7 +156,7 @@ def test_empty_index_comes_back(tmp_path: Path) -> None:
 def test_segment_is_written_once_and_old_files_go(tmp_path: Path) -> None:
     view = make_view()
     save(tmp_path, make_meta(), view, make_arrays(view))
-    (index,) = tmp_path.glob("*-index.bin")
+    (index,) = tmp_path.glob("segment-*-codes-0.bin")
     before = index.stat()
     later = view.change(np.array([1]), *NO_ROWS)
     save(tmp_path, make_meta(), later, make_arrays(later))
@@ -374,15 +387,17 @@ def test_manifest_whose_parts_do_not_fit_is_refused(tmp_path: Path, change: Call
 @pytest.mark.parametrize(
     "change",
     [
-        lambda body: body["arrays"]["ids"]["file"].update(name="../../etc/passwd"),
-        lambda body: body["arrays"]["ids"]["file"].update(bytes=-1),
-        lambda body: body.update(format=2),
+        lambda body: body["arrays"]["ids"]["files"][0].update(name="../../etc/passwd"),
+        lambda body: body["arrays"]["ids"]["files"][0].update(bytes=-1),
+        lambda body: body.update(format=1),
         lambda body: body.update(extra=1),
         lambda body: body["meta"].update(extra=1),
         lambda body: body["spec"].update(metric="Hamming"),
         lambda body: body["meta"].update(generation="1"),
+        lambda body: body.update(id_kind="int4"),
+        lambda body: body["segments"][0].update(type="LSH"),
     ],
-    ids=["path", "negative-size", "format", "unknown-field", "unknown-meta", "metric", "text-for-number"],
+    ids=["path", "negative-size", "format", "unknown-field", "unknown-meta", "metric", "text-for-number", "id-kind", "segment-type"],
 )
 def test_forged_manifest_is_refused(tmp_path: Path, change: Callable[[Any], None]) -> None:
     view = make_view()
@@ -391,45 +406,91 @@ def test_forged_manifest_is_refused(tmp_path: Path, change: Callable[[Any], None
     assert refusal(tmp_path) == "ManifestInvalid"
 
 
-def serialize(index: Any) -> bytes:
-    raw: bytes = faiss.serialize_index(index).tobytes()
-    return raw
+# What somebody who can write the volume can also make: files with right checksums that would lead FAISS out of its memory.
 
 
-def make_graph(rows: int = 100, dimension: int = DIMENSION, m: int = 8, metric: int = faiss.METRIC_INNER_PRODUCT) -> Any:
-    library: Any = faiss
-    index = library.IndexHNSWFlat(dimension, m, metric)
-    index.hnsw.efConstruction = 80
-    index.add(np.ones((rows, dimension), np.float32))
-    return index
+def edit_part(folder: Path, name: str, change: Callable[[Array], Array]) -> None:
+    """Change one part of the first segment, and make its size, shape and checksum anew."""
+
+    def rewrite(body: Any) -> None:
+        entry = body["segments"][0]["arrays"][name]
+        array = np.fromfile(folder / entry["files"][0]["name"], entry["dtype"]).reshape(entry["shape"])
+        changed = change(array)
+        entry["shape"] = list(changed.shape)
+        replace_file(folder, entry["files"][0], changed.tobytes())
+
+    rewrite_manifest(folder, rewrite)
+
+
+def put(place: int, value: int) -> Callable[[Array], Array]:
+    def change(array: Array) -> Array:
+        array.reshape(-1)[place] = value
+        return array
+
+    return change
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("kind", "name", "change", "message"),
     [
-        (lambda: serialize(make_graph()) + b"x", "1 bytes follow"),
-        (lambda: serialize(make_graph())[:-50], "FAISS refuses"),
-        (lambda: b"", "FAISS refuses"),
-        (lambda: b"IHNf" + b"\xff" * 3000, "FAISS refuses"),
-        (lambda: serialize(make_graph(rows=99)), "expected rows 100, got 99"),
-        (lambda: serialize(make_graph(dimension=9)), "expected dimension 8, got 9"),
-        (lambda: serialize(make_graph(m=16)), "expected m 16, got 32"),
-        (lambda: serialize(make_graph(metric=faiss.METRIC_L2)), "expected metric 0, got 1"),
-        (lambda: serialize(faiss.IndexFlatIP(DIMENSION)), "expected an index of type HNSW, got IndexFlat"),
+        (IndexType.HNSW, "neighbors", put(0, 100), "leads to no row"),
+        (IndexType.HNSW, "neighbors", put(0, -2), "leads to no row"),
+        (IndexType.HNSW, "neighbors", lambda links: links[:-1], "links in the graph"),
+        (IndexType.HNSW, "levels", put(3, 0), "on no level"),
+        (IndexType.HNSW, "levels", put(3, 99), "on no level"),
+        (IndexType.HNSW, "levels", lambda levels: levels + 1, "links in the graph"),
+        (IndexType.HNSW, "entry", put(0, 100), "entered at its top"),
+        (IndexType.HNSW, "entry", put(0, -1), "entered at its top"),
+        (IndexType.HNSW, "codes", lambda codes: codes[:-1], "expected shape"),
+        (IndexType.HNSW, "codes", lambda codes: codes[:, :-1], "expected shape"),
+        (IndexType.FLAT, "codes", lambda codes: np.concatenate([codes, codes]), "expected shape"),
+        (IndexType.IVFFLAT, "sizes", put(0, -1), "don't hold 100 rows"),
+        (IndexType.IVFFLAT, "sizes", put(0, 2**62), "don't hold 100 rows"),
+        (IndexType.IVFFLAT, "rows", put(0, 100), "in no list"),
+        (IndexType.IVFFLAT, "rows", put(0, -1), "in no list"),
+        (IndexType.IVFFLAT, "rows", lambda rows: np.repeat(rows[:1], rows.size), "in no list"),
+        (IndexType.IVFFLAT, "centroids", lambda table: table[:1], "expected shape"),
     ],
-    ids=["trailing", "short", "nothing", "hostile", "rows", "dimension", "m", "metric", "type"],
 )
-def test_other_faiss_index_with_right_checksums_is_refused(tmp_path: Path, content: Callable[[], bytes], message: str) -> None:
-    save(tmp_path, make_meta(), make_view(), {})
-    rewrite_manifest(tmp_path, lambda body: replace_file(tmp_path, body["segments"][0]["index"], content()))
+def test_forged_parts_with_right_checksums_are_refused(
+    tmp_path: Path, kind: IndexType, name: str, change: Callable[[Array], Array], message: str
+) -> None:
+    save(tmp_path, make_meta(), make_view(kind), {})
+    edit_part(tmp_path, name, change)
     with pytest.raises(SnapshotError, match=message) as caught:
-        load(tmp_path, make_expected())
+        load(tmp_path, make_expected(kind))
     assert caught.value.reason == "Inconsistent"
+
+
+def test_link_to_a_row_that_is_not_on_that_level_is_refused(tmp_path: Path) -> None:
+    """FAISS would take the links of another row, or read behind the last one, for the missing ones."""
+    view = make_view()
+    save(tmp_path, make_meta(), view, {})
+    hnsw = view.segments[0].store.index.hnsw
+    levels = faiss.vector_to_array(hnsw.levels)
+    node, low = int(np.argmax(levels > 1)), int(np.argmax(levels == 1))
+    upper = int(faiss.vector_to_array(hnsw.offsets)[node]) + 16
+    edit_part(tmp_path, "neighbors", put(upper, low))
+    with pytest.raises(SnapshotError, match="not on its level"):
+        load(tmp_path, make_expected())
+
+
+@pytest.mark.parametrize("name", ["codes", "levels", "neighbors", "entry"])
+def test_segment_without_one_of_its_parts_is_refused(tmp_path: Path, name: str) -> None:
+    save(tmp_path, make_meta(), make_view(), {})
+    rewrite_manifest(tmp_path, lambda body: body["segments"][0]["arrays"].pop(name))
+    assert refusal(tmp_path) == "Inconsistent"
+
+
+def test_segment_of_another_type_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, make_meta(), make_view(), {})
+    rewrite_manifest(tmp_path, lambda body: body["segments"][0].update(type="Flat"))
+    assert refusal(tmp_path) == "Inconsistent"
 
 
 def test_dead_mark_that_is_no_mark_is_refused(tmp_path: Path) -> None:
     save(tmp_path, make_meta(), make_view(), {})
-    rewrite_manifest(tmp_path, lambda body: replace_file(tmp_path, body["segments"][0]["dead"]["file"], bytes([2]) * 100))
+    rewrite_manifest(tmp_path, lambda body: replace_file(tmp_path, body["segments"][0]["dead"]["files"][0], bytes([2]) * 100))
     assert refusal(tmp_path) == "Inconsistent"
 
 
@@ -501,7 +562,7 @@ def test_save_interrupted_at_any_step_leaves_old_or_new(tmp_path: Path, error: B
         assert not list(folder.glob(".partial-*"))
         save(folder, make_meta(2), new, new_arrays)  # heals
         assert same(load(folder, make_expected()), new, new_arrays)
-        assert len(list(folder.glob("*.bin"))) == 13
+        assert len(list(folder.glob("*.bin"))) == 16
     assert outcomes == sorted(outcomes, reverse=True)  # never back to the old one
     assert outcomes.count("old") > 25
     assert outcomes.count("new") > 3
@@ -536,8 +597,8 @@ def test_failed_save_gives_its_space_back(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_full_device_is_no_space_though_the_index_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FAISS itself reports nothing when a small index meets a full disk."""
-    monkeypatch.setattr(snapshot, "discard_partial", lambda _folder: None)
-    (tmp_path / f"{snapshot.PARTIAL}{os.getpid()}").symlink_to("/dev/full")
+    monkeypatch.setattr(saving, "discard_partial", lambda _folder: None)
+    (tmp_path / f"{PARTIAL}{os.getpid()}").symlink_to("/dev/full")
     with pytest.raises(SnapshotError) as caught:
         save(tmp_path, make_meta(), make_view(), {})
     assert caught.value.reason == "NoSpace"
@@ -570,8 +631,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_disk_that_fills_up_keeps_the_old_index_and_heals(small_disk: Path) -> None:
     view = make_view()
-    codes = encode(make_vectors(2000), Metric.COSINE)
-    large = build_view(make_spec(), np.arange(2000, dtype=np.int64), codes, 2, 1)
+    large = build_view(make_spec(), np.arange(2000, dtype=np.int64), make_vectors(2000), 2)
     with limit_space(small_disk, 128 * 1024):
         save(small_disk, make_meta(), view, make_arrays(view))
         for _ in range(2):
