@@ -4,9 +4,9 @@ Nothing but the arguments decides where a connection goes: no `PG*` variable, se
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import psycopg
 
@@ -34,6 +34,11 @@ class Connector:
     tls: Path
     application_name: str
     connect_seconds: int = CONNECT_SECONDS
+
+    def named(self, purpose: str) -> Self:
+        """Return a connector whose sessions are told from the others: `vectorindex <purpose> <namespace>/<name>`."""
+        program, _, index = self.application_name.partition(" ")
+        return replace(self, application_name=f"{program} {purpose} {index}")
 
     def open(self) -> psycopg.Connection:
         """Connect. Raise SourceError with the reason why not."""

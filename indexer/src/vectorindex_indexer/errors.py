@@ -4,11 +4,12 @@ VectorIndexError
 ├── ConfigError        a file we were given is wrong; the message names file and field
 ├── SourceError        the source refused or did not answer; carries a `SourceReason`
 ├── NullSumError       Postgres gave no sum for rows it counted: the check can't conclude
+├── LoadRefusedError   a load may not start now; carries a `ProofReason`
 ├── SnapshotError      a saved index was refused; carries a short reason
 └── SearchError        a search request is wrong; carries the field
 """
 
-from vectorindex_indexer.names import SourceReason
+from vectorindex_indexer.names import ProofReason, SourceReason
 
 
 class VectorIndexError(Exception):
@@ -35,6 +36,15 @@ class SourceError(VectorIndexError):
 
 class NullSumError(VectorIndexError):
     """Postgres counted rows but gave no sum for them; two missing sums must never be taken for equal ones."""
+
+
+class LoadRefusedError(VectorIndexError):
+    """Rows may not be loaded now: too little memory, or too many others load. `message` is fit for a status."""
+
+    def __init__(self, reason: ProofReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
 
 
 class SnapshotError(VectorIndexError):

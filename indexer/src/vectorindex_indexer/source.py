@@ -5,9 +5,6 @@ Which rows exist is said by `predicate.LiveRows` alone; no statement here reache
 
 import contextlib
 import dataclasses
-import os
-import socket
-import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC
 from typing import Any, Final
@@ -24,6 +21,7 @@ from vectorindex_indexer.catalogue import Layout, describe_columns, read_layout,
 from vectorindex_indexer.config import IndexSpec, SourceSpec, TableName
 from vectorindex_indexer.connect import Connector, statement_error
 from vectorindex_indexer.ddl import Columns
+from vectorindex_indexer.deadline import Deadline
 from vectorindex_indexer.digest import EMPTY, NULL_MARKER, Digest, digest_spec
 from vectorindex_indexer.errors import NullSumError, SourceError
 from vectorindex_indexer.names import SourceReason
@@ -71,7 +69,7 @@ class Source:
         with Postgres, here or in a method of the unit, is raised as SourceError.
         """
         connection = self._connector.open()
-        deadline = _Deadline(connection, seconds)
+        deadline = Deadline(connection, seconds)
         try:
             yield self._begin(connection, deadline)
         finally:
@@ -86,7 +84,7 @@ class Source:
         """Return what the catalogue says of the tables. Takes no right on them. Digest columns need not be there yet."""
         spec = dataclasses.replace(self.spec, digest_columns=None)
         with contextlib.closing(self._connector.open()) as connection:
-            deadline = _Deadline(connection, CATALOGUE_SECONDS)
+            deadline = Deadline(connection, CATALOGUE_SECONDS)
             try:
                 with _Guard(deadline, str(spec.table)):
                     _set_limits(connection, deadline.seconds)
@@ -94,7 +92,7 @@ class Source:
             finally:
                 deadline.cancel()
 
-    def _begin(self, connection: psycopg.Connection, deadline: "_Deadline") -> "Unit":
+    def _begin(self, connection: psycopg.Connection, deadline: Deadline) -> "Unit":
         guard = _Guard(deadline, " and ".join(map(str, tables_of(self.spec))))
         with guard:
             _set_limits(connection, deadline.seconds)
@@ -333,39 +331,10 @@ def _lock(connection: psycopg.Connection, table: TableName) -> None:
     connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(table.schema, table.name)))
 
 
-class _Deadline:
-    """Closes the socket of a connection when its time is up: a frozen server heeds no other time-out."""
-
-    def __init__(self, connection: psycopg.Connection, seconds: float) -> None:
-        self.seconds = seconds
-        self.is_over = False
-        self._lock = threading.Lock()
-        # A duplicate: the connection may close its own descriptor, and the number may be given to somebody else.
-        self._socket: socket.socket | None = socket.socket(fileno=os.dup(connection.fileno()))
-        self._timer = threading.Timer(seconds, self._end)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def cancel(self) -> None:
-        """Let the connection be."""
-        self._timer.cancel()
-        with self._lock:
-            if self._socket is not None:
-                self._socket.close()
-                self._socket = None
-
-    def _end(self) -> None:
-        with self._lock:
-            if self._socket is not None:
-                self.is_over = True
-                with contextlib.suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
-
-
 class _Guard:
     """Turns errors of psycopg into ours; `what` names the tables that were read."""
 
-    def __init__(self, deadline: _Deadline, what: str) -> None:
+    def __init__(self, deadline: Deadline, what: str) -> None:
         self._deadline = deadline
         self._what = what
 
