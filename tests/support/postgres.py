@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -168,6 +168,21 @@ class EmbeddedPostgres:
             process.kill()
             process.wait()
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let the server and all its sessions stand still, connections open, until the context ends."""
+        stopped: list[int] = []
+        try:
+            while new := [pid for pid in (self.pid, *_children_of(self.pid)) if pid not in stopped]:
+                for pid in new:  # the server itself first: it can't start any more sessions then
+                    os.kill(pid, signal.SIGSTOP)
+                    stopped.append(pid)
+            yield
+        finally:
+            for pid in reversed(stopped):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def close(self) -> None:
         """End the server and remove its folder, unless that was given."""
         self.stop()
@@ -290,6 +305,17 @@ def _find_binaries(folder: Path, same_user: bool) -> Path:
         shutil.copytree(libraries, folder / libraries.name, symlinks=True, dirs_exist_ok=True)
         package = folder / package.name
     return package / "pginstall" / "bin"
+
+
+def _children_of(pid: int) -> list[int]:
+    """Return the processes that this one started and that have not ended."""
+    children = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[1]) == pid and fields[0] != "Z":
+                children.append(int(folder.name))
+    return children
 
 
 def _die_with_parent() -> None:

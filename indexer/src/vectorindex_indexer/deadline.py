@@ -15,8 +15,10 @@ class Deadline:
         self.seconds = seconds
         self.is_over = False
         self._lock = threading.Lock()
-        # A duplicate: the connection may close its own descriptor, and the number may be given to somebody else.
-        self._socket: socket.socket | None = socket.socket(fileno=os.dup(connection.fileno()))
+        self._socket: socket.socket | None = None
+        with contextlib.suppress(psycopg.Error):  # of a connection that is lost already; there is nothing to close
+            # A duplicate: the connection may close its own descriptor, and the number may be given to somebody else.
+            self._socket = socket.socket(fileno=os.dup(connection.fileno()))
         self._timer = threading.Timer(seconds, self.end)
         self._timer.daemon = True
         self._timer.start()

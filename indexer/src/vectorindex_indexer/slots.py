@@ -30,6 +30,7 @@ LEAVE_SECONDS: Final = 5.0
 _MISSED_BEATS: Final = 3
 _PAUSES: Final = (0.2, 2.0)  # first and longest wait before asking again
 _WHAT: Final = "slots for loads"
+_TAKE: Final = sql.SQL("SELECT number FROM generate_series(1, {}) AS number WHERE pg_try_advisory_xact_lock({}, number) LIMIT 1")
 
 
 @contextlib.contextmanager
@@ -107,8 +108,8 @@ def _take_slot(connection: psycopg.Connection, slots: int, beat_seconds: float) 
     }
     for name, value in limits.items():
         connection.execute(sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(name), sql.Literal(value)))
-    query = "SELECT number FROM generate_series(1, %s::int) AS number WHERE pg_try_advisory_xact_lock(%s::int, number) LIMIT 1"
-    row = connection.execute(query, [slots, SLOT_CLASS]).fetchone()
+    # No parameters: with them, the last result stays open in the transaction, and its snapshot with it.
+    row = connection.execute(_TAKE.format(sql.Literal(slots), sql.Literal(SLOT_CLASS))).fetchone()
     return None if row is None else int(row[0])
 
 
