@@ -19,7 +19,7 @@ from benchmarks import machine, room
 from benchmarks.figures import Growth, Ratio, Sample, Verdict, at_most, fit_growth, format_ratios, format_rows, format_samples, parse_rows
 from benchmarks.measure import Bench
 from benchmarks.rows import build, check, load, memory, repair, restart, sweep
-from benchmarks.server import default_folder, forget, running_server
+from benchmarks.server import default_folder, forget, name_of, running_server
 
 BENCHES: Final[dict[str, Callable[[Bench], None]]] = {
     module.NAME: module.run for module in (load, memory, check, sweep, build, repair, restart)
@@ -37,17 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         forget(options.folder)
         return 0
     benches = tuple(dict.fromkeys(options.benches))
+    place = name_of(options.binaries)
     samples: list[Sample] = []
     ratios: list[Ratio] = []
-    facts = machine.describe()
+    facts = machine.describe() | {"load before": machine.busy()}
     for rows in options.rows:
-        lack = find_lack(benches, rows, options.folder)
+        lack = find_lack(benches, rows, options.folder, place)
         if lack:
             print(f"benchmarks: {lack}", file=sys.stderr)
             return 2
     for rows in options.rows:
-        bench = run_size(benches, rows, options.reps, options.folder)
-        facts["Postgres"] = bench.postgres
+        bench = run_size(benches, rows, options.reps, options.folder / place, options.binaries)
+        facts |= {"Postgres": bench.postgres, "load at the end": machine.busy()}
         samples += bench.samples
         ratios += bench.ratios
     growths = [growth for name in GROWING if (growth := fit_growth(samples, *name, GROWTH_BAR))]
@@ -64,6 +65,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", type=_sizes, default=(1_000_000,), help="10k, 100k, 1M, or all of these one after the other")
     parser.add_argument("--reps", type=int, default=5, help="runs of each thing")
     parser.add_argument("--folder", type=Path, default=default_folder(), help="where tables are kept between runs")
+    parser.add_argument("--binaries", type=Path, metavar="FOLDER", help="programs of another Postgres than that of the tests")
     parser.add_argument("--json", type=Path, help="file for one JSON line a run; by default a new one in the folder")
     options = parser.parse_args(arguments)
     unknown = [bench for bench in options.benches if bench not in (*BENCHES, "all", FORGET)]
@@ -89,20 +91,20 @@ def _sizes(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def find_lack(benches: tuple[str, ...], rows: int, folder: Path) -> str | None:
+def find_lack(benches: tuple[str, ...], rows: int, folder: Path, place: str) -> str | None:
     """Return a sentence when this machine is too small; what is kept from a former run needs no room again."""
-    kept = room.used_disk(folder / format_rows(rows))
+    kept = room.used_disk(folder / place / format_rows(rows))
     return room.find_lack(benches, rows, room.free_disk(folder) + kept, room.free_memory())
 
 
-def run_size(benches: Sequence[str], rows: int, repetitions: int, folder: Path) -> Bench:
+def run_size(benches: Sequence[str], rows: int, repetitions: int, folder: Path, binaries: Path | None) -> Bench:
     """Run some rows of the benchmark at one size."""
     started = time.monotonic()
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - started:7.1f} s] {text}", file=sys.stderr, flush=True)
 
-    with running_server(folder / format_rows(rows)) as server, tempfile.TemporaryDirectory(dir=folder, prefix="run-") as scratch:
+    with running_server(folder / format_rows(rows), binaries) as server, tempfile.TemporaryDirectory(dir=folder, prefix="run-") as scratch:
         bench = Bench(server, server.version, rows, repetitions, Path(scratch), say)
         for name in benches:
             BENCHES[name](bench)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from statistics import median
 from typing import Final
@@ -28,6 +28,17 @@ class Sample:
     def rows_per_second(self) -> float:
         """Rows of the table by wall time."""
         return self.rows / self.wall_seconds if self.wall_seconds > 0 else math.inf
+
+    def followed_by(self, other: "Sample", subject: str) -> "Sample":
+        """Return what both took together, under a name of its own."""
+        return replace(
+            self,
+            subject=subject,
+            wall_seconds=self.wall_seconds + other.wall_seconds,
+            client_cpu_seconds=self.client_cpu_seconds + other.client_cpu_seconds,
+            server_cpu_seconds=self.server_cpu_seconds + other.server_cpu_seconds,
+            peak_rss_bytes=max(self.peak_rss_bytes, other.peak_rss_bytes),
+        )
 
 
 class Side(StrEnum):

@@ -9,14 +9,18 @@ from vectorindex_indexer.version import VERSION
 
 
 def describe() -> dict[str, object]:
-    """Return machine, versions, and how busy the machine is with other things."""
+    """Return machine and versions."""
     processor = f"{_read('/proc/cpuinfo', 'model name')}, {len(os.sched_getaffinity(0))} cores, {_memory_gib():.0f} GiB"
     return {
         "machine": f"{processor}, {platform.system()} {platform.release()}",
-        "load before": f"{os.getloadavg()[0]:.1f} processes wanted a core in the minute before",
         "versions": f"indexer {VERSION}, Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in ("numpy", "faiss-cpu", "psycopg")),
     }
+
+
+def busy() -> str:
+    """Say how many processes wanted a core lately: figures of a shared machine are worth less."""
+    return f"{os.getloadavg()[1]:.1f} processes wanted a core on average of five minutes"
 
 
 def _memory_gib() -> float:

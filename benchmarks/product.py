@@ -133,7 +133,8 @@ class Subject:
 
 def make_manifest(address: Address, table: str, index: dict[str, Any]) -> dict[str, Any]:
     """Return the resource for a table of `data`, with its tombstones in the table itself."""
-    source: dict[str, Any] = {
+    digests = {"digests": {"columns": ["d1", "d2"]}} if table == data.DIGESTED else {}
+    source: dict[str, Any] = digests | {
         "postgres": {
             "host": address.host,
             "port": address.port,
@@ -159,10 +160,9 @@ def expect(held: bool, otherwise: str) -> None:
 # --- drift
 
 
-def choose_ids(belief: Belief, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Choose rows of the ledger, ascending."""
-    ids, _ = belief.ledger.entries()
-    return np.sort(rng.choice(ids, count, replace=False))
+def with_index_of(belief: Belief, other: Belief) -> Belief:
+    """Return the belief with the index of another one, which must hold the same rows."""
+    return replace(belief, view=other.view)
 
 
 def lose_rows(belief: Belief, ids: NDArray[np.int64]) -> Belief:

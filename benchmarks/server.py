@@ -41,6 +41,13 @@ def default_folder() -> Path:
     return cache() / "benchmarks"
 
 
+def name_of(binaries: Path | None) -> str:
+    """Return the name of the folder for the data of a Postgres: no other can read them."""
+    if binaries is None:
+        return "tests"
+    return subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
+
+
 def forget(folder: Path) -> None:
     """Remove all kept tables."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -121,10 +128,10 @@ def wait_for(process: "subprocess.Popen[Any]") -> Usage:
 
 
 @contextmanager
-def running_server(folder: Path) -> Iterator[Server]:
-    """Start the server whose data are kept in this folder, and stop it at the end."""
-    folder.mkdir(parents=True, exist_ok=True)
-    postgres = EmbeddedPostgres(SETTINGS, folder)
+def running_server(folder: Path, binaries: Path | None = None) -> Iterator[Server]:
+    """Start the server whose data are kept in this folder, and stop it at the end. `binaries` names the programs of another Postgres."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    postgres = EmbeddedPostgres(SETTINGS, folder, binaries)
     try:
         postgres.start()
         server = Server(postgres)

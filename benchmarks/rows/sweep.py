@@ -1,10 +1,9 @@
 """What it costs to digest the content of every bucket from the bytes themselves, against md5 of each row."""
 
-from benchmarks import data
 from benchmarks.figures import make_ratio
 from benchmarks.measure import Bench
 from benchmarks.naive import sum_md5
-from benchmarks.subjects import plain, proven_flat
+from benchmarks.subjects import plain, plain_belief
 
 NAME = "sweep"
 MD5 = "md5 of each row, by Postgres"
@@ -14,7 +13,7 @@ SWEEP = "content sweep"
 def run(bench: Bench) -> None:
     """Measure both."""
     subject = plain(bench, "Flat")
-    belief = proven_flat(bench, subject, data.PLAIN)
+    belief = plain_belief(bench)
     measured = bench.measure_in_turn(
         NAME,
         {

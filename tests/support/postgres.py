@@ -105,16 +105,16 @@ class EmbeddedPostgres:
     """A server with a data folder of its own, on 127.0.0.1 and a Unix socket; it ends with this process, even if that is killed.
 
     Use it as a context manager, or call `start` and `close`. `stop` and `start` keep the data: that is a restart. With a `folder`, the data
-    are in there and outlive this object; PostgresError when another process uses it.
+    are in there and outlive this object; PostgresError when another process uses it. `binaries` names the programs of another Postgres.
     """
 
-    def __init__(self, settings: dict[str, str] | None = None, folder: Path | None = None) -> None:
+    def __init__(self, settings: dict[str, str] | None = None, folder: Path | None = None, binaries: Path | None = None) -> None:
         self._settings = SETTINGS | (settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._kept = folder is not None
         self.folder, self._lock = _make_folder() if folder is None else _open_folder(folder)
         self._owner = pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
-        self.binaries = _find_binaries(self.folder, self._owner is None)
+        self.binaries = binaries or _find_binaries(self.folder, self._owner is None)
         self.data_folder = self.folder / "data"
         self.log_file = self.folder / "log"
         login = Login(SUPERUSER, _kept_password(self.folder) if self._kept else secrets.token_urlsafe(16))

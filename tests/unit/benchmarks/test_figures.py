@@ -44,6 +44,12 @@ def test_median_of_what_ran_less_often_stands_for_all_runs() -> None:
     assert make_ratio("repair / rebuild", make_samples(1.0, 2.0, 4.0), make_samples(100.0)).values == (0.01, 0.02, 0.04)
 
 
+def test_what_two_things_took_together() -> None:
+    build, prove = make_samples(100.0)[0], make_samples(8.0)[0]
+    whole = build.followed_by(prove, "rebuild")
+    assert (whole.subject, whole.wall_seconds, whole.client_cpu_seconds, whole.server_cpu_seconds) == ("rebuild", 108.0, 1.0, 0.5)
+
+
 def test_nothing_measured_on_one_side_is_no_ratio() -> None:
     with pytest.raises(ValueError, match="nothing was measured"):
         make_ratio("ours / limit", [], make_samples(1.0))
