@@ -17,7 +17,7 @@ from vectorindex_indexer.config import IndexSpec, IndexType
 _faiss: Any = faiss  # its own type stubs lack most of what it exports
 
 NAME: Final = "build"
-KINDS = ("Flat", "HNSW")
+KINDS = ("Flat", "IVFFlat", "HNSW")
 SLOW_ROWS = 500_000  # from here on a graph takes minutes, and is built once
 
 

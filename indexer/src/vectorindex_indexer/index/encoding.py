@@ -15,6 +15,7 @@ Words: TypeAlias = NDArray[np.uint64]
 Positions: TypeAlias = NDArray[np.int64]  # rows of a segment or delta; -1 stands for "none"
 
 BLOCK_FLOATS: Final = 4 * 2**20  # working memory of one step, in numbers
+_WIDE_BYTES: Final = 2 * 2**20  # of a step in float64: large enough to be quick, small enough for a core's cache
 _CACHE_BYTES: Final = 256 * 1024  # what a hashing step may touch to stay in a core's cache
 
 
@@ -28,12 +29,15 @@ def encode(vectors: Floats, metric: Metric) -> Floats:
     if metric is not Metric.COSINE:
         return vectors
     codes = np.empty_like(vectors)
-    step = max(1, BLOCK_FLOATS // max(1, vectors.shape[1]))
+    step = max(1, _WIDE_BYTES // (8 * max(1, vectors.shape[1])))
+    room = np.empty((min(step, len(vectors)), vectors.shape[1]), np.float64)  # one for all steps: fresh memory costs more than dividing
     for start in range(0, len(vectors), step):
-        wide = vectors[start : start + step].astype(np.float64)
+        block = vectors[start : start + step]
+        wide = room[: len(block)]
+        wide[...] = block
         norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
         norms[norms == 0] = 1.0
-        codes[start : start + step] = wide / norms[:, None]
+        np.divide(wide, norms[:, None], out=codes[start : start + step], casting="same_kind")
     return codes
 
 
