@@ -11,6 +11,8 @@ from typing import Any
 
 import faiss
 
+from vectorindex_indexer import cgroup
+
 _faiss: Any = faiss  # its own type stubs lack most of what it exports
 _state = threading.local()
 
@@ -36,26 +38,13 @@ def faiss_threads(count: int) -> Iterator[None]:
 @lru_cache(maxsize=1)
 def threads_from_cgroup() -> int:
     """Return how many threads this process may use at once: its CPU quota rounded up, but never more than the cores it may run on."""
-    return count_threads(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), len(os.sched_getaffinity(0)))
+    return count_threads(cgroup.MOUNT, cgroup.MEMBERSHIP, len(os.sched_getaffinity(0)))
 
 
 def count_threads(mount: Path, membership: Path, cores: int) -> int:
     """Return the thread count for a cgroup file system (version 1 or 2), a process' membership file, and the cores it may run on."""
-    quotas = [quota for folder in _cgroup_folders(mount, membership) if (quota := _read_quota(folder)) is not None]
+    quotas = [quota for folder in cgroup.find_folders(mount, membership, "cpu") if (quota := _read_quota(folder)) is not None]
     return max(1, min([cores, *(math.ceil(quota) for quota in quotas)]))
-
-
-def _cgroup_folders(mount: Path, membership: Path) -> list[Path]:
-    """Return the folders that may limit the process: its own and those above; in a container its own is often the mount itself."""
-    lines = [line.split(":", 2) for line in membership.read_text().splitlines()] if membership.exists() else []
-    folders: list[Path] = []
-    for controllers, own in [(line[1], line[2]) for line in lines if len(line) == 3]:
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        bases = [mount / name for name in ("cpu", "cpu,cpuacct", controllers)] if controllers else [mount, mount / "unified"]
-        parts = [part for part in own.split("/") if part not in ("", "..")]
-        folders += [base.joinpath(*parts[:depth]) for base in bases for depth in range(len(parts), -1, -1)]
-    return folders
 
 
 def _read_quota(folder: Path) -> float | None:
