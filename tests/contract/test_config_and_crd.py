@@ -9,8 +9,11 @@ import pytest
 import yaml
 from msgspec import Meta, Struct
 
+from tests.support.manifests import GOOD, WRONG, Wrong
+from tests.support.vector_index import make_manifest
 from vectorindex_indexer import names, report
-from vectorindex_indexer.config import SpecDocument, load_behaviour
+from vectorindex_indexer.config import SpecDocument, load_behaviour, load_identity
+from vectorindex_indexer.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = Path(__file__).parent
@@ -34,15 +37,26 @@ def collect_from_schema(schema: Facts, path: str, found: dict[str, Facts]) -> No
     """Gather the facts of each field below `path`."""
     for name, field in schema.get("properties", {}).items():
         here = f"{path}.{name}"
-        facts = {key: field[key] for key in ("minimum", "maximum", "minLength", "maxLength", "pattern", "enum") if key in field}
+        facts = collect_bounds(field)
         if "default" in field and field["default"] != {}:
             facts["default"] = field["default"]
-        if facts.get("pattern", "").endswith("{0,62}$"):
-            facts.pop("maxLength", None)  # said twice there, as the API server wants it for its cost of rules
+        if "items" in field and name not in OPERATORS_OWN:
+            facts["items"] = collect_bounds(field["items"])
         facts["required"] = name in schema.get("required", [])
         found[here] = facts
         if not (path == "spec" and name in OPERATORS_OWN):
             collect_from_schema(field, here, found)
+
+
+BOUNDS = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "enum")
+
+
+def collect_bounds(field: Facts) -> Facts:
+    """Return what a schema says of one value."""
+    facts = {key: field[key] for key in BOUNDS if key in field}
+    if facts.get("pattern", "").endswith("{0,62}$"):
+        facts.pop("maxLength", None)  # said twice there, as the API server wants it for its cost of rules
+    return facts
 
 
 def collect_from_struct(kind: type[Struct], path: str, found: dict[str, Facts]) -> None:
@@ -51,18 +65,10 @@ def collect_from_struct(kind: type[Struct], path: str, found: dict[str, Facts]) 
     for field in msgspec.structs.fields(kind):
         here = f"{path}.{field.encode_name}"
         bare, metas = unwrap(hints[field.name])
-        facts: Facts = {}
-        for meta in metas:
-            pairs = {
-                "minimum": meta.ge,
-                "maximum": meta.le,
-                "minLength": meta.min_length,
-                "maxLength": meta.max_length,
-                "pattern": meta.pattern,
-            }
-            facts |= {key: value for key, value in pairs.items() if value is not None}
-        if "pattern" in facts:
-            facts["pattern"] = facts["pattern"].removesuffix(r"\Z") + "$"
+        is_list = get_origin(bare) is list
+        facts = collect_metas(metas, "Items" if is_list else "Length")
+        if is_list:
+            facts["items"] = collect_metas(unwrap(get_args(bare)[0])[1], "Length")
         is_struct = isinstance(bare, type) and issubclass(bare, Struct)
         if isinstance(bare, type) and issubclass(bare, str) and bare is not str:
             facts["enum"] = [member.value for member in bare]  # type: ignore[attr-defined]
@@ -72,6 +78,18 @@ def collect_from_struct(kind: type[Struct], path: str, found: dict[str, Facts]) 
         found[here] = facts
         if is_struct:
             collect_from_struct(bare, here, found)
+
+
+def collect_metas(metas: list[Meta], unit: str) -> Facts:
+    """Return what msgspec's annotations say of one value."""
+    facts: Facts = {}
+    for meta in metas:
+        pairs = {"minimum": meta.ge, "maximum": meta.le, "pattern": meta.pattern}
+        pairs |= {f"min{unit}": meta.min_length, f"max{unit}": meta.max_length}
+        facts |= {key: value for key, value in pairs.items() if value is not None}
+    if "pattern" in facts:
+        facts["pattern"] = facts["pattern"].removesuffix(r"\Z") + "$"
+    return facts
 
 
 def unwrap(hint: Any) -> tuple[Any, list[Meta]]:
@@ -90,6 +108,29 @@ def test_the_indexer_accepts_what_the_definition_accepts() -> None:
     collect_from_schema(read_schema(), "spec", by_definition)
     collect_from_struct(SpecDocument, "spec", by_indexer)
     assert by_indexer == by_definition
+
+
+def write_manifest(folder: Path, spec: Facts) -> Path:
+    file = folder / "manifest.yaml"
+    file.write_text(yaml.safe_dump(make_manifest(**spec)))
+    return file
+
+
+@pytest.mark.parametrize("spec", GOOD.values(), ids=GOOD.keys())
+def test_the_indexer_accepts_what_the_api_server_accepts(tmp_path: Path, spec: Facts) -> None:
+    """What the API server says of the same manifests is tested beside the definition."""
+    assert load_identity(write_manifest(tmp_path, spec)).name == "docs"
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+def test_the_indexer_refuses_what_the_api_server_refuses(tmp_path: Path, wrong: Wrong) -> None:
+    file = write_manifest(tmp_path, wrong.spec)
+    if wrong.operators_own:
+        assert load_identity(file).name == "docs"
+        return
+    with pytest.raises(ConfigError) as refusal:
+        load_identity(file)
+    assert wrong.field in str(refusal.value)
 
 
 def test_the_status_is_the_golden_document() -> None:

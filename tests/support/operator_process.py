@@ -124,6 +124,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+QUIET: Json = {"repairs": [], "heldPlan": None, "identity": {"approvedPlans": []}}  # no news beside the proof
+
+
 class StandIn:
     """Answers `GET /v1/status` in place of one pod, as nothing runs pods without a node. What it says is the golden document, changed."""
 
@@ -193,7 +196,7 @@ class Fleet:
         """Let the stand-in speak for this pod, having read the files that are mounted into it."""
         volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
         identity = volumes["identity"]["configMap"]["name"].rpartition("-")[2]
-        base: Json = member.document or merge(json.loads(GOLDEN.read_text()), {"repairs": []})
+        base: Json = member.document or merge(json.loads(GOLDEN.read_text()), QUIET)
         proven = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         files = {"podUid": pod["metadata"]["uid"], "podName": pod["metadata"]["name"], "identityHash": identity}
         member.document = merge(base, {"identity": files, "proof": {"provenAt": proven, "asOf": proven}})

@@ -66,12 +66,12 @@ def make_pod(number: int = 0, **fields: Any) -> Pod:
 
 
 def make_report_document(index: VectorIndex, pod_uid: str, **changes: Any) -> Json:
-    """Return the golden document as a pod of this index gives it: its files are the newest, its proof is of a moment ago."""
+    """Return the golden document as a pod of this index gives it: its files are the newest, its proof is fresh, nothing is held."""
     document: Json = json.loads(GOLDEN.read_text())
     assert index.spec is not None
     desired = objects.build_children(index, index.spec, SETTINGS, None)
-    identity = {"podUid": pod_uid, "identityHash": desired.identity_hash, "liveHash": desired.live_hash}
-    return merge(merge(document, {"identity": identity, "repairs": []}), changes)
+    identity = {"podUid": pod_uid, "identityHash": desired.identity_hash, "liveHash": desired.live_hash, "approvedPlans": []}
+    return merge(merge(document, {"identity": identity, "repairs": []}) | {"heldPlan": None}, changes)
 
 
 def make_report(index: VectorIndex, pod_uid: str = "pod-0", **changes: Any) -> Report:

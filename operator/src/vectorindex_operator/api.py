@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -12,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from vectorindex_operator.errors import SpecError
-from vectorindex_operator.names import REBUILD_REQUESTED_AT, VALIDATE_REQUESTED_AT, ConditionStatus, ConditionType, Key
+from vectorindex_operator.names import APPROVE_PLAN, REBUILD_REQUESTED_AT, VALIDATE_REQUESTED_AT, ConditionStatus, ConditionType, Key
 
 Json = dict[str, Any]
 
@@ -38,6 +39,13 @@ class ConfigMapRef(_Part, frozen=True):
     key: str = "ca.crt"
 
 
+class SecretKeyRef(_Part, frozen=True):
+    """A key of a Secret in the index's namespace."""
+
+    name: str
+    key: str = "ca.crt"
+
+
 class Postgres(_Part, frozen=True):
     """`spec.source.postgres`."""
 
@@ -47,6 +55,8 @@ class Postgres(_Part, frozen=True):
     port: int = 5432
     ssl_mode: str = "VerifyFull"
     ca_config_map_ref: ConfigMapRef | None = None
+    ca_secret_ref: SecretKeyRef | None = None
+    client_certificate_secret_ref: SecretRef | None = None
 
 
 class Table(_Part, frozen=True):
@@ -81,6 +91,12 @@ class Tombstone(_Part, frozen=True):
     metadata: MetadataTombstone | None = None
 
 
+class Digests(_Part, frozen=True):
+    """`spec.source.digests`."""
+
+    columns: list[str]
+
+
 class Source(_Part, frozen=True):
     """`spec.source`."""
 
@@ -89,6 +105,7 @@ class Source(_Part, frozen=True):
     columns: Columns
     model: str | None = None
     tombstone: Tombstone | None = None
+    digests: Digests | None = None
 
     @property
     def text(self) -> str:
@@ -105,13 +122,22 @@ class Hnsw(_Part, frozen=True):
     ef_search: int = 64
 
 
+class Ivf(_Part, frozen=True):
+    """`spec.index.ivf`."""
+
+    nlist: int = 1024
+    nprobe: int = 16
+
+
 class Index(_Part, frozen=True):
     """`spec.index`."""
 
     dimension: int
     metric: str = "Cosine"
     type: str = "HNSW"
+    quantization: str = "None"
     hnsw: Hnsw | None = None
+    ivf: Ivf | None = None
 
 
 class Consistency(_Part, frozen=True):
@@ -120,7 +146,17 @@ class Consistency(_Part, frozen=True):
     period_seconds: int = 30
     content_sweep_seconds: int = 86400
     max_staleness_seconds: int = 300
+    max_source_duty_percent: int = 10
     when_unverified: str = "Serve"
+
+
+class Healing(_Part, frozen=True):
+    """`spec.healing`."""
+
+    mode: str = "Auto"
+    max_change_percent: int = 20
+    cooldown_seconds: int = 60
+    concurrent_rebuilds: int = 1
 
 
 class Storage(_Part, frozen=True):
@@ -156,6 +192,7 @@ class Spec(_Part, frozen=True):
     replicas: int = 2
     suspend: bool = False
     consistency: Consistency = Consistency()
+    healing: Healing = Healing()
     storage: Storage | None = None
     network: Network | None = None
     pod: Pod = Pod()
@@ -217,6 +254,33 @@ class LastProven(_Part, frozen=True):
     at: str
 
 
+class MemberPlan(_Part, frozen=True):
+    """`status.members[].heldPlan`; no count of rows is left out, as zero says something."""
+
+    id: str
+    reason: str
+    action: str
+    removes: int
+    replaces: int
+    adds: int
+    sample_ids: list[str] = []
+    held_at: str | None = None
+
+
+class HeldPlan(_Part, frozen=True):
+    """One entry of `status.heldPlans`: the same plan of several members is one."""
+
+    id: str
+    reason: str
+    action: str
+    removes: int
+    replaces: int
+    adds: int
+    replicas: int
+    held_at: str | None = None
+    approved: bool = False
+
+
 class Member(_Part, frozen=True):
     """One entry of `status.members`; all but the first three are absent while the pod gives no valid answer."""
 
@@ -236,6 +300,12 @@ class Member(_Part, frozen=True):
     message: str | None = None
     drift: Drift | None = None
     quarantine: dict[str, int] = {}
+    fallback: str | None = None
+    recall_per_million: int | None = None
+    attainable_period_seconds: int | None = None
+    oldest_compared_at: str | None = None
+    held_plan: MemberPlan | None = None
+    approved_plans: list[str] = []
 
 
 class Status(_Part, frozen=True):
@@ -253,6 +323,8 @@ class Status(_Part, frozen=True):
     drift: int | None = None
     validate_requested_at: str | None = None
     rebuild_requested_at: str | None = None
+    held_plans: list[HeldPlan] = []
+    approved_plans: list[str] = []
     last_proven: LastProven | None = None
     members: list[Member] = []
     last_repairs: list[Repair] = []
@@ -274,6 +346,11 @@ class Event:
 
 NEVER_VISITED: Final = Status(observed_generation=-1)
 
+MOST_PLANS: Final = 20
+"""Ids of plans that one annotation may name; others are not read."""
+
+_PLAN_ID: Final = re.compile(r"[0-9a-f]{16}")
+
 
 @dataclass(frozen=True)
 class VectorIndex:
@@ -286,6 +363,7 @@ class VectorIndex:
     deleting: bool
     validate_wish: str
     rebuild_wish: str
+    approve_wish: str
     spec: Spec | None
     problem: str
     status: Status
@@ -307,6 +385,7 @@ def parse_vector_index(body: Mapping[str, Any]) -> VectorIndex:
         deleting="deletionTimestamp" in meta,
         validate_wish=annotations.get(VALIDATE_REQUESTED_AT, ""),
         rebuild_wish=annotations.get(REBUILD_REQUESTED_AT, ""),
+        approve_wish=annotations.get(APPROVE_PLAN, ""),
         spec=spec,
         problem=problem,
         status=parse_status(body.get("status")),
@@ -349,7 +428,11 @@ def _default(field: msgspec.structs.FieldInfo) -> object:
 
 def identity_document(index: VectorIndex, spec: Spec) -> str:
     """Return the identity file: what makes this index this index, as canonical JSON without defaults."""
-    part = msgspec.structs.replace(spec.index, hnsw=None) if spec.index.hnsw == Hnsw() else spec.index
+    part = spec.index
+    if part.hnsw == Hnsw():
+        part = msgspec.structs.replace(part, hnsw=None)
+    if part.ivf == Ivf():
+        part = msgspec.structs.replace(part, ivf=None)
     return canonical(
         {
             "apiVersion": "vectorindex.dev/v1alpha1",
@@ -379,6 +462,23 @@ def parse_time(text: str | None) -> datetime | None:
         return moment.astimezone(UTC) if moment.tzinfo else None
     except (msgspec.ValidationError, OverflowError):
         return None
+
+
+def parse_plans(text: str) -> tuple[str, ...]:
+    """Return the plan ids in a comma-separated list, each once, at most the first 20; what can't be an id is left out."""
+    parts = dict.fromkeys(part.strip() for part in text.split(","))
+    return tuple([part for part in parts if _PLAN_ID.fullmatch(part)][:MOST_PLANS])
+
+
+def is_list_of_plans(text: str) -> bool:
+    """Tell whether the whole text is a list of plan ids, and not too long."""
+    parts = [part.strip() for part in text.split(",")]
+    return len(parts) <= MOST_PLANS and all(_PLAN_ID.fullmatch(part) for part in parts)
+
+
+def find_approved(index: VectorIndex, used: Collection[str]) -> tuple[str, ...]:
+    """Return the plans that the resource approves and that are not used up."""
+    return tuple(plan for plan in parse_plans(index.approve_wish) if plan not in used)
 
 
 def format_time(moment: datetime) -> str:

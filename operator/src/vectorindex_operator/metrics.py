@@ -23,6 +23,7 @@ ROWS: Final = Gauge("vectorindex_operator_rows", "Rows that all serving replicas
 DRIFT_ROWS: Final = Gauge(
     "vectorindex_operator_drift_rows", "Rows that differ from Postgres now, over all replicas.", ["namespace", "name", "kind"]
 )
+HELD_PLANS: Final = Gauge("vectorindex_operator_held_plans", "Changes that wait for approval.", ["namespace", "name"])
 
 _ALWAYS: Final = (ConditionType.READY, ConditionType.CONSISTENT, ConditionType.SOURCE_AVAILABLE)
 
@@ -40,6 +41,7 @@ def show_status(key: Key, status: Status) -> None:
     for drift in DriftKind:
         counts = (getattr(member.drift, drift.value) for member in status.members if member.drift)
         DRIFT_ROWS.labels(*key, drift).set(sum(counts))
+    HELD_PLANS.labels(*key).set(sum(not plan.approved for plan in status.held_plans))
     if status.rows is None:
         _remove(ROWS, [key])
     else:
@@ -51,6 +53,7 @@ def forget(key: Key) -> None:
     _remove(CONDITION, ((*key, kind, value) for kind in ConditionType for value in ConditionStatus))
     _remove(MEMBERS, ((*key, serving) for serving in ("true", "false")))
     _remove(DRIFT_ROWS, ((*key, kind) for kind in DriftKind))
+    _remove(HELD_PLANS, [key])
     _remove(ROWS, [key])
 
 

@@ -195,4 +195,8 @@ class Reason(StrEnum):
     REFUSED = "Refused"  # the API server refuses one of our objects
     # events only
     REPAIRED = "Repaired"  # a replica repaired itself and compared again
-    MALFORMED_WISH = "MalformedWish"  # an annotation holds no RFC 3339 time
+    PLAN_HELD = "PlanHeld"  # a change waits for approval
+    PLAN_APPROVED = "PlanApproved"  # a held change was approved, and is carried out at the next check
+    PLAN_APPLIED = "PlanApplied"  # a replica carried out a change that it had held
+    PERIOD_UNATTAINABLE = "PeriodUnattainable"  # checks within `maxSourceDutyPercent` are rarer than `maxStalenessSeconds` needs
+    MALFORMED_WISH = "MalformedWish"  # an annotation holds no RFC 3339 time, or no ids of plans

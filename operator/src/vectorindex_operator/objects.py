@@ -1,10 +1,11 @@
 """Builds the Kubernetes objects of one VectorIndex from its spec: pure, and the same bytes for the same spec in every later version."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
 from vectorindex_operator import api, names
-from vectorindex_operator.api import Json, LastProven, Spec, VectorIndex
+from vectorindex_operator.api import ConfigMapRef, Json, LastProven, Spec, VectorIndex
 from vectorindex_operator.settings import Settings
 
 DEFAULT_RESOURCES: Final[Json] = {
@@ -40,10 +41,12 @@ def child_name(index: str) -> str:
     return f"{index}-index"
 
 
-def build_children(index: VectorIndex, spec: Spec, settings: Settings, last_proven: LastProven | None) -> Desired:
-    """Return every object of the index. `last_proven` is what the live file shall remember."""
+def build_children(
+    index: VectorIndex, spec: Spec, settings: Settings, last_proven: LastProven | None, used_plans: Collection[str] = ()
+) -> Desired:
+    """Return every object of the index. `last_proven` is what the live file shall remember; used plans are approved no more."""
     identity = api.identity_document(index, spec)
-    live = build_live_file(index, spec, last_proven)
+    live = build_live_file(index, spec, last_proven, used_plans)
     identity_hash, live_hash = api.short_hash(identity), api.short_hash(live)
     built = [
         _build_network_policy(index, spec, settings),
@@ -76,20 +79,28 @@ def child_references(index: VectorIndex, spec: Spec) -> tuple[tuple[str, str], .
     )
 
 
-def build_live_file(index: VectorIndex, spec: Spec, last_proven: LastProven | None) -> str:
+def build_live_file(index: VectorIndex, spec: Spec, last_proven: LastProven | None, used_plans: Collection[str] = ()) -> str:
     """Return what may change while a pod runs: behaviour, wishes, what was last proven."""
-    consistency = spec.consistency
+    consistency, healing = spec.consistency, spec.healing
     document: Json = {
         "suspend": spec.suspend,
         "consistency": {
             "periodSeconds": consistency.period_seconds,
             "contentSweepSeconds": consistency.content_sweep_seconds,
             "maxStalenessSeconds": consistency.max_staleness_seconds,
+            "maxSourceDutyPercent": consistency.max_source_duty_percent,
             "whenUnverified": consistency.when_unverified,
+        },
+        "healing": {
+            "mode": healing.mode,
+            "maxChangePercent": healing.max_change_percent,
+            "cooldownSeconds": healing.cooldown_seconds,
+            "concurrentRebuilds": healing.concurrent_rebuilds,
         },
         "wishes": {
             "validateRequestedAt": index.validate_wish if api.parse_time(index.validate_wish) else "",
             "rebuildRequestedAt": index.rebuild_wish if api.parse_time(index.rebuild_wish) else "",
+            "approvePlan": ",".join(api.find_approved(index, used_plans)),
         },
     }
     if last_proven is not None:
@@ -344,7 +355,7 @@ def _build_volumes(index: VectorIndex, spec: Spec, identity_hash: str) -> list[J
         {"name": "identity", "configMap": {"name": f"{name}-{identity_hash}"}},
         {"name": "live", "configMap": {"name": name}},
         {"name": "credentials", "secret": secret},
-        {"name": "tls", **_build_authority(spec)},
+        {"name": "tls", **_build_tls(spec)},
         {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
     ]
     if not spec.storage:
@@ -352,8 +363,23 @@ def _build_volumes(index: VectorIndex, spec: Spec, identity_hash: str) -> list[J
     return volumes
 
 
-def _build_authority(spec: Spec) -> Json:
-    reference = spec.source.postgres.ca_config_map_ref
-    if reference is None:
+def _build_tls(spec: Spec) -> Json:
+    """Return the volume with `ca.crt`, `tls.crt` and `tls.key`, as far as there are any, each of its own object."""
+    postgres = spec.source.postgres
+    authority, certificate = postgres.ca_config_map_ref or postgres.ca_secret_ref, postgres.client_certificate_secret_ref
+    if isinstance(authority, ConfigMapRef) and certificate is None:  # as it always was: a different form would restart pods
+        return {"configMap": _project(authority.name, {authority.key: "ca.crt"})}
+    sources: list[Json] = []
+    if authority is not None:
+        kind = "configMap" if isinstance(authority, ConfigMapRef) else "secret"
+        sources.append({kind: _project(authority.name, {authority.key: "ca.crt"})})
+    if certificate is not None:
+        sources.append({"secret": _project(certificate.name, {key: key for key in ("tls.crt", "tls.key")})})
+    if not sources:
         return {"emptyDir": {"sizeLimit": "1Mi"}}
-    return {"configMap": {"name": reference.name, "optional": True, "items": [{"key": reference.key, "path": "ca.crt"}]}}
+    # Readable by the group and nobody else: libpq refuses a private key that others could read.
+    return {"projected": {"sources": sources, "defaultMode": 0o440}}
+
+
+def _project(name: str, paths: dict[str, str]) -> Json:
+    return {"name": name, "optional": True, "items": [{"key": key, "path": path} for key, path in paths.items()]}

@@ -19,6 +19,8 @@ from vectorindex_operator.settings import Settings
 REMEMBER_AGAIN: Final = timedelta(hours=1)
 REMEMBER_CHANGE: Final = 0.05
 
+NEVER: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
 MAX_HURRY_PAUSE: Final = timedelta(minutes=5)
 MAX_SNAPSHOT: Final = 256
 
@@ -105,6 +107,7 @@ class Plan:
     waiting: tuple[str, ...] = ()  # objects of an earlier index of that name, or our own ones being deleted
     identity_hash: str = ""
     last_proven: LastProven | None = None  # the newest proof known
+    used_plans: tuple[str, ...] = ()  # approved plans that are used up
 
     @property
     def changes_pods(self) -> bool:
@@ -117,11 +120,12 @@ def make_plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
     """Return what to do now. Planned again after all of it was done, nothing is left."""
     index = observed.index
     if index.spec is None or index.deleting:
-        return Plan(last_proven=index.status.last_proven)
+        return Plan(last_proven=index.status.last_proven, used_plans=tuple(index.status.approved_plans))
     identity_hash = api.short_hash(api.identity_document(index, index.spec))
     newest = find_last_proven(observed, identity_hash)
     remembered = choose_remembered(_read_remembered(observed), newest, identity_hash)
-    desired = objects.build_children(index, index.spec, settings, remembered)
+    used = find_used_plans(observed)
+    desired = objects.build_children(index, index.spec, settings, remembered, used)
     actions: list[Action] = []
     conflicts: list[str] = []
     waiting: list[str] = []
@@ -133,7 +137,7 @@ def make_plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
     if not conflicts and not waiting:
         actions += _plan_hurry(observed, desired, now)
     actions += _plan_pruning(observed, desired, actions)
-    return Plan(tuple(actions), tuple(conflicts), tuple(waiting), identity_hash, newest)
+    return Plan(tuple(actions), tuple(conflicts), tuple(waiting), identity_hash, newest, used)
 
 
 def starts_pods(action: Action) -> bool:
@@ -219,6 +223,30 @@ def is_rolled_out(stateful_set: Json | None) -> bool:
     return bool(status.get("replicas", 0) == wanted and status.get("updatedReplicas", 0) >= wanted)
 
 
+def find_used_plans(observed: Observed) -> tuple[str, ...]:
+    """Return the approved plans that are carried out and that no member waits for; remembered while the annotation names them.
+
+    Without that memory, a pod that starts without its own would take an old approval for a new one.
+    """
+    known = observed.index.status.approved_plans
+    return tuple(plan for plan in api.parse_plans(observed.index.approve_wish) if plan in known or _is_used_up(plan, observed))
+
+
+def _is_used_up(plan: str, observed: Observed) -> bool:
+    """Tell whether a member carried the plan out and every other has looked at Postgres since: it met the same change, and passed it."""
+    reports = observed.answers().values()
+    done = [_as_of(report) for report in reports if plan in report.identity.approved_plans]
+    if not done or len(reports) < len(observed.pods):
+        return False
+    if any(report.held_plan and report.held_plan.id == plan for report in reports):
+        return False
+    return all(_as_of(report) >= min(done) for report in reports)
+
+
+def _as_of(report: Report) -> datetime:
+    return api.parse_time(report.proof.as_of) or NEVER
+
+
 # --- what was last proven ---
 
 
@@ -228,7 +256,8 @@ def find_last_proven(observed: Observed, identity_hash: str) -> LastProven | Non
     proofs = [known] if known and known.identity_hash == identity_hash else []
     for report in observed.answers().values():
         proof = report.proof
-        if report.proven and proof.result is Result.OK and proof.proven_at and report.identity.identity_hash == identity_hash:
+        sure = report.proven and proof.result is Result.OK and report.held_plan is None  # held, it tells of what was before
+        if sure and proof.proven_at and report.identity.identity_hash == identity_hash:
             rows = report.view.rows if report.view else proof.source_rows
             snapshot = shorten(proof.snapshot)
             proofs.append(LastProven(rows, proof.incarnation, snapshot, proof.digest_spec, identity_hash, proof.proven_at))
@@ -262,7 +291,7 @@ def _read_remembered(observed: Observed) -> LastProven | None:
 
 
 def _moment(proof: LastProven) -> datetime:
-    return api.parse_time(proof.at) or datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+    return api.parse_time(proof.at) or NEVER
 
 
 def shorten(snapshot: str) -> str:

@@ -1,6 +1,6 @@
 """What a replica says of itself on `GET /v1/status`, as bounded, pattern-checked types. Pure; asking is left to `members`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -15,6 +15,9 @@ Time = Annotated[str, Meta(max_length=32, pattern=r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:
 Wish = Annotated[str, Meta(max_length=40, pattern=r"^[-0-9TtZz:.+ ]*\Z")]
 Reason = Annotated[str, Meta(max_length=64, pattern=r"^[A-Z][A-Za-z0-9]*\Z")]
 Word = Annotated[str, Meta(max_length=32, pattern=r"^[a-z]+\Z")]
+PlanAction = Literal["patch", "rebuild", "replace"]
+PlanId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+RowIds = Annotated[list[Annotated[str, Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]], Meta(max_length=10)]
 Digest = Annotated[str, Meta(max_length=64, pattern=r"^(\d+:[0-9a-f]{16}-[0-9a-f]{16})?\Z")]
 Point = Annotated[str, Meta(max_length=128, pattern=r"^[-A-Za-z0-9_:/.+ ]*\Z")]
 Snapshot = Annotated[str, Meta(pattern=r"^[0-9:,]*\Z")]
@@ -22,7 +25,10 @@ Text = Annotated[str, Meta(max_length=16384)]
 
 
 class _Part(Struct, frozen=True, rename="camel"):
-    """Base of the parts of an answer. Fields that the operator does not use are not named, and so ignored."""
+    """Base of the parts of an answer. Fields that the operator does not use are not named, and so ignored.
+
+    What has a default was added later: replicas of an earlier image answer too while a new one is rolled out.
+    """
 
 
 class Identity(_Part, frozen=True):
@@ -33,6 +39,7 @@ class Identity(_Part, frozen=True):
     live_hash: Hash
     validate_requested_at: Wish
     rebuild_requested_at: Wish
+    approved_plans: Annotated[list[PlanId], Meta(max_length=20)] = []
 
 
 class View(_Part, frozen=True):
@@ -40,6 +47,7 @@ class View(_Part, frozen=True):
 
     generation: Count
     rows: Count
+    fallback: Annotated[str, Meta(max_length=64, pattern=r"^([A-Z][A-Za-z0-9]*)?\Z")] = ""
 
 
 class Source(_Part, frozen=True):
@@ -63,6 +71,9 @@ class Proof(_Part, frozen=True):
     digest_spec: Point
     proven_at: Time
     source_rows: Count
+    oldest_compared_at: Time = ""
+    attainable_period_seconds: Annotated[float, Meta(ge=0, le=2**40)] = 0.0
+    recall: Annotated[float, Meta(ge=0, le=1)] | None = None
 
 
 class Drift(_Part, frozen=True):
@@ -82,10 +93,23 @@ class Repair(_Part, frozen=True):
     trigger: Word
     result: Word
     drift: Drift
-    sample_ids: Annotated[list[Annotated[str, Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]], Meta(max_length=10)]
+    sample_ids: RowIds
     root_before: Digest
     root_after: Digest
     seconds: Annotated[float, Meta(ge=0)]
+
+
+class HeldPlan(_Part, frozen=True):
+    """A change that waits for approval."""
+
+    id: PlanId
+    reason: Reason
+    action: PlanAction
+    removes: Count
+    replaces: Count
+    adds: Count
+    sample_ids: RowIds
+    held_at: Time
 
 
 class Progress(_Part, frozen=True):
@@ -112,6 +136,7 @@ class Report(_Part, frozen=True):
     repairs: Annotated[list[Repair], Meta(max_length=10)]
     progress: Progress
     quarantine: Annotated[dict[Reason, Count], Meta(max_length=16)]
+    held_plan: HeldPlan | None = None
 
 
 def parse_report(body: bytes, pod_uid: str) -> Report:

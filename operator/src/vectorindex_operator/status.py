@@ -1,5 +1,6 @@
 """Tells the state of one VectorIndex: conditions, members and events, all from one observation and plan. Pure."""
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,8 +9,19 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from vectorindex_operator import api, names
-from vectorindex_operator.api import Condition, Drift, Event, LastProven, Member, Repair, Spec, Status, VectorIndex
+from vectorindex_operator import api, held, names
+from vectorindex_operator.api import (
+    Condition,
+    Drift,
+    Event,
+    LastProven,
+    Member,
+    MemberPlan,
+    Repair,
+    Spec,
+    Status,
+    VectorIndex,
+)
 from vectorindex_operator.names import ConditionStatus, ConditionType, ProofReason, Reason, Result, SourceReason, State
 from vectorindex_operator.plan import Observed, Plan, Pod, is_rolled_out, shorten
 from vectorindex_operator.reports import Report
@@ -49,7 +61,7 @@ def render_status(observed: Observed, plan: Plan, refusal: str, now: datetime) -
     members = [_render_member(pod, observed) for pod in observed.pods[:MAX_MEMBERS]]
     agreed = _find_agreed(members, observed)
     verdicts: dict[ConditionType, Verdict | None] = {
-        ConditionType.READY: judge_ready(observed, stalled),
+        ConditionType.READY: judge_ready(observed, plan, stalled),
         ConditionType.CONSISTENT: judge_consistent(observed, plan, now),
         ConditionType.SOURCE_AVAILABLE: judge_source(observed),
         ConditionType.RECONCILING: None if stalled else judge_reconciling(observed, plan),
@@ -69,6 +81,8 @@ def render_status(observed: Observed, plan: Plan, refusal: str, now: datetime) -
         drift=sum(member.drift.total for member in members if member.drift),
         validate_requested_at=_echo(observed, index.status.validate_requested_at, lambda report: report.identity.validate_requested_at),
         rebuild_requested_at=_echo(observed, index.status.rebuild_requested_at, lambda report: report.identity.rebuild_requested_at),
+        held_plans=held.gather_held_plans(members, index, plan),
+        approved_plans=list(plan.used_plans),
         last_proven=_bound_last_proven(plan.last_proven),
         members=members,
         last_repairs=_merge_repairs(index.status.last_repairs, observed) if reports else index.status.last_repairs,
@@ -97,25 +111,29 @@ def judge_reconciling(observed: Observed, plan: Plan) -> Verdict | None:
     return None
 
 
-def judge_ready(observed: Observed, stalled: Verdict | None) -> Verdict:
+def judge_ready(observed: Observed, plan: Plan, stalled: Verdict | None) -> Verdict:
     """Return whether enough replicas serve: all but one, and at least one."""
     wanted = observed.index.spec.replicas if observed.index.spec else len(observed.pods)
     serving = len(_serving(observed))
     text = f"{serving} of {wanted} replicas serve"
     if serving >= max(1, wanted - 1):
-        return Verdict(TRUE, Reason.SERVING if serving >= wanted else Reason.DEGRADED, text)
+        waiting = "" if serving >= wanted else _explain_held(observed, plan)
+        return Verdict(TRUE, Reason.SERVING if serving >= wanted else Reason.DEGRADED, f"{text}. {waiting}" if waiting else text)
     if stalled:
         return Verdict(FALSE, stalled.reason, f"{text}. {stalled.message}")
-    reason, detail = _explain_not_serving(observed)
+    reason, detail = _explain_not_serving(observed, plan)
     return Verdict(FALSE, reason, f"{text}. {detail}" if detail else text)
 
 
-def _explain_not_serving(observed: Observed) -> tuple[Reason, str]:
+def _explain_not_serving(observed: Observed, plan: Plan) -> tuple[Reason, str]:
     idle = [pod for pod in observed.pods if not pod.ready and not pod.terminating]
     answers = observed.answers()
     for pod in idle:
         if pod.trouble:
             return Reason.PODS_FAILING, f"{pod.name}: {pod.trouble}"
+    waiting = _explain_held(observed, plan)
+    if waiting:
+        return Reason.NOT_PROVEN, waiting
     for pod in idle:
         report = answers.get(pod.name)
         if report and report.proof.result is Result.UNKNOWN and report.proof.reason != ProofReason.NOT_CHECKED:
@@ -124,6 +142,17 @@ def _explain_not_serving(observed: Observed) -> tuple[Reason, str]:
         report = answers.get(pod.name)
         return Reason.STARTING, f"{pod.name} is {report.state}" if report else f"{pod.name} does not answer yet"
     return Reason.NO_PODS, ""
+
+
+def _explain_held(observed: Observed, plan: Plan) -> str:
+    """Return what the first replica waits for that does not serve before a plan is approved."""
+    answers = observed.answers()
+    for pod in observed.pods:
+        report = answers.get(pod.name)
+        if report and report.held_plan and not pod.ready and not pod.terminating:
+            told = _quote(pod.name, known_reason(report.held_plan.reason), held.describe_plan(report.held_plan))
+            return f"{told}. {held.explain_approval(observed, plan)}"
+    return ""
 
 
 def judge_source(observed: Observed) -> Verdict:
@@ -153,7 +182,7 @@ def judge_consistent(observed: Observed, plan: Plan, now: datetime) -> Verdict:
     for worse in (FALSE, UNKNOWN):
         found = [verdict for verdict in verdicts if verdict.status is worse]
         if found:
-            return min(found, key=_rank)
+            return _add_approval(min(found, key=_rank), observed, plan)
     if not serving:
         return Verdict(UNKNOWN, Reason.NO_SERVING_REPLICA if asked else Reason.NO_PODS, "No replica serves")
     disagreement = _find_disagreement(serving, answers)
@@ -161,21 +190,19 @@ def judge_consistent(observed: Observed, plan: Plan, now: datetime) -> Verdict:
         return Verdict(FALSE, Reason.REPLICAS_DISAGREE, disagreement)
     who = "The serving replica" if len(serving) == 1 else f"All {len(serving)} serving replicas"
     suspended = "; suspended, so changes will wait" if spec and spec.suspend else ""
-    return Verdict(TRUE, ProofReason.PROVEN, f"{who} proved equality with Postgres{suspended}")
+    rare = f"; {TOO_RARE}" if is_too_rare(answers.values(), spec) else ""
+    return Verdict(TRUE, ProofReason.PROVEN, f"{who} proved equality with Postgres{suspended}{rare}")
 
 
 # The most telling of several verdicts comes first; all others rank behind, in order of the pods.
-_RANKS: Final[dict[str, int]] = {
-    reason: rank
-    for rank, reason in enumerate(
-        (
-            *(ProofReason.REPAIR_FAILED, ProofReason.DRIFT_FOUND, Reason.REPAIRING, Reason.SUSPENDED),
-            *(reason for reason in ProofReason if reason is not ProofReason.NOT_CHECKED),
-            *SourceReason,
-            *(Reason.PROOF_TOO_OLD, Reason.ROLLING_OUT, Reason.MEMBERS_UNREACHABLE, ProofReason.NOT_CHECKED, Reason.NO_SERVING_REPLICA),
-        )
-    )
-}
+_BY_WEIGHT: Final[tuple[str, ...]] = (
+    *(ProofReason.SOURCE_REGRESSED, ProofReason.CHANGE_HELD, ProofReason.REPAIR_HELD),
+    *(ProofReason.REPAIR_FAILED, ProofReason.DRIFT_FOUND, Reason.REPAIRING, Reason.SUSPENDED),
+    *(reason for reason in ProofReason if reason is not ProofReason.NOT_CHECKED),
+    *SourceReason,
+    *(Reason.PROOF_TOO_OLD, Reason.ROLLING_OUT, Reason.MEMBERS_UNREACHABLE, ProofReason.NOT_CHECKED, Reason.NO_SERVING_REPLICA),
+)
+_RANKS: Final[dict[str, int]] = {reason: rank for rank, reason in enumerate(dict.fromkeys(_BY_WEIGHT))}
 
 
 def _rank(verdict: Verdict) -> int:
@@ -195,6 +222,9 @@ def _judge_member(pod: Pod, report: Report | None, spec: Spec | None, identity_h
 def _judge_result(pod: Pod, report: Report) -> Verdict | None:
     """Return what the last check says against equality, if it says something."""
     proof = report.proof
+    if proof.reason in held.HELD_REASONS:
+        plan = f"; {held.describe_plan(report.held_plan)}" if report.held_plan else ""
+        return Verdict(FALSE, proof.reason, _quote(pod.name, "", proof.message) + plan)
     if proof.result is Result.UNKNOWN:
         return Verdict(UNKNOWN, known_reason(proof.reason), _quote(pod.name, "", proof.message))
     if proof.reason in (ProofReason.PENDING_SUSPENDED, ProofReason.DRIFT_SUSPENDED) or (report.suspended and report.pending):
@@ -226,6 +256,22 @@ def _find_disagreement(serving: list[Pod], answers: dict[str, Report]) -> str:
         if digest != proof.root_digest:
             return f"{other} and {pod.name} have different digests of the same database snapshot"
     return ""
+
+
+TOO_RARE: Final = "but checks within `maxSourceDutyPercent` are rarer than `maxStalenessSeconds` needs"
+
+
+def is_too_rare(reports: Iterable[Report], spec: Spec | None) -> bool:
+    """Tell whether a replica can't check often enough for its proofs to stay young enough."""
+    limit = spec.consistency.max_staleness_seconds if spec else math.inf
+    return any(report.proof.attainable_period_seconds > limit for report in reports)
+
+
+def _add_approval(verdict: Verdict, observed: Observed, plan: Plan) -> Verdict:
+    """Return the verdict with what to do, where something is held: it must not be cut off behind a long message."""
+    advice = held.explain_approval(observed, plan) if verdict.reason in held.HELD_REASONS else ""
+    said = _clean(verdict.message, MAX_MESSAGE - len(advice) - 2)
+    return Verdict(verdict.status, verdict.reason, f"{said}. {advice}") if advice else verdict
 
 
 def known_reason(reason: str) -> str:
@@ -266,7 +312,9 @@ def _render_member(pod: Pod, observed: Observed) -> Member:
     report = observed.reports.get(pod.name)
     if not isinstance(report, Report):
         problem = f"{pod.trouble}" if pod.trouble else str(report) if report else "it has no address yet"
-        return Member(pod.name, pod.uid, names.UNREACHABLE, message=_clean(problem, MAX_MEMBER_MESSAGE))
+        known = next((member for member in observed.index.status.members if member.pod == pod.name), None)
+        carried_out = known.approved_plans if known else []  # so that they are no news when it answers again
+        return Member(pod.name, pod.uid, names.UNREACHABLE, message=_clean(problem, MAX_MEMBER_MESSAGE), approved_plans=carried_out)
     proof, drift = report.proof, report.drift
     return Member(
         pod=pod.name,
@@ -285,7 +333,21 @@ def _render_member(pod: Pod, observed: Observed) -> Member:
         message=_clean(proof.message, MAX_MEMBER_MESSAGE) or None,
         drift=Drift(drift.missing, drift.ghost, drift.changed, drift.duplicate),
         quarantine=dict(report.quarantine),
+        fallback=(report.view.fallback or None) if report.view else None,
+        recall_per_million=None if proof.recall is None else round(proof.recall * 1_000_000),
+        attainable_period_seconds=math.ceil(proof.attainable_period_seconds) or None,
+        oldest_compared_at=proof.oldest_compared_at or None,
+        held_plan=_render_plan(report),
+        approved_plans=list(report.identity.approved_plans),
     )
+
+
+def _render_plan(report: Report) -> MemberPlan | None:
+    plan = report.held_plan
+    if plan is None:
+        return None
+    reason = known_reason(plan.reason)
+    return MemberPlan(plan.id, reason, plan.action, plan.removes, plan.replaces, plan.adds, list(plan.sample_ids), plan.held_at or None)
 
 
 def _find_agreed(members: list[Member], observed: Observed) -> Member | None:
@@ -348,17 +410,23 @@ def is_worth_writing(old: Status, new: Status, since_last: timedelta, spec: Spec
     return since_last >= timedelta(seconds=staleness / 2)
 
 
+_MOTION: Final = (
+    *("rows", "root_digest", "as_of", "snapshot", "proven_at", "message"),
+    *("recall_per_million", "attainable_period_seconds", "oldest_compared_at"),
+)
+
+
 def _without_motion(status: Status) -> Status:
     """Return the status without what changes at each check of a living database."""
-    still = {"rows": None, "root_digest": None, "as_of": None, "snapshot": None, "proven_at": None, "message": None}
+    still = dict.fromkeys(_MOTION)
     members = [replace(member, **(still if member.state != names.UNREACHABLE else {})) for member in status.members]
     return replace(status, rows=None, root_digest=None, as_of=None, last_proven=None, members=members)
 
 
 def find_events(index: VectorIndex, new: Status) -> list[Event]:
-    """Return one event for each condition that changed its status or reason, and one for each new repair."""
+    """Return one event for each condition that changed its status or reason, for each new repair, and for each step of a held plan."""
     old = index.status
-    return [*_find_transitions(old, new), *_find_new_repairs(old, new)]
+    return [*_find_transitions(old, new), *_find_new_repairs(old, new), *held.find_plan_news(index, new), *_find_rare_checks(index, new)]
 
 
 def _find_transitions(old: Status, new: Status) -> Iterable[Event]:
@@ -388,9 +456,27 @@ def _find_new_repairs(old: Status, new: Status) -> Iterable[Event]:
         yield Event("Warning" if failed else "Normal", reason, _clean(text, MAX_MESSAGE), identity)
 
 
+def _find_rare_checks(index: VectorIndex, new: Status) -> Iterable[Event]:
+    spec = index.spec
+    if spec is None:
+        return
+    limit = spec.consistency.max_staleness_seconds
+    slow = [member for member in new.members if (member.attainable_period_seconds or 0) > limit]
+    before = any((member.attainable_period_seconds or 0) > limit for member in index.status.members)
+    if slow and not before:
+        text = (
+            f"{slow[0].pod}: {TOO_RARE.removeprefix('but ')}: every {slow[0].attainable_period_seconds} s at best, {limit} s are allowed. "
+            "Raise one of the two, or give the table digest columns"
+        )
+        yield Event("Warning", Reason.PERIOD_UNATTAINABLE, text, f"period/{index.generation}")
+
+
 def find_malformed_wishes(index: VectorIndex) -> list[Event]:
-    """Return one event for each wish that is no RFC 3339 time; it is ignored until it is one."""
+    """Return one event for each wish that is no RFC 3339 time or no list of plans; what can't be read of it is ignored."""
     wishes = ((names.VALIDATE_REQUESTED_AT, index.validate_wish), (names.REBUILD_REQUESTED_AT, index.rebuild_wish))
     text = "{}: expected an RFC 3339 time such as 2026-11-25T09:00:00Z; ignored"
-    wrong = [(name, wish) for name, wish in wishes if wish and not api.parse_time(wish)]
-    return [Event("Warning", Reason.MALFORMED_WISH, text.format(name), f"wish/{name}/{api.short_hash(wish)}") for name, wish in wrong]
+    wrong = [(name, wish, text.format(name)) for name, wish in wishes if wish and not api.parse_time(wish)]
+    if index.approve_wish and not api.is_list_of_plans(index.approve_wish):
+        text = "{}: expected at most {} plan ids of 16 hex digits, separated by commas; all else is ignored"
+        wrong.append((names.APPROVE_PLAN, index.approve_wish, text.format(names.APPROVE_PLAN, api.MOST_PLANS)))
+    return [Event("Warning", Reason.MALFORMED_WISH, told, f"wish/{name}/{api.short_hash(wish)}") for name, wish, told in wrong]

@@ -68,9 +68,16 @@ def test_the_stateful_set_of_an_old_resource_stays_the_same_byte_for_byte() -> N
 def test_defaults_spelled_out_give_the_same_identity() -> None:
     spelled: Json = {
         "source": {"postgres": {"port": 5432}, "table": {"schema": "public"}},
-        "index": {"metric": "Cosine", "type": "HNSW", "hnsw": {"m": 32, "efConstruction": 80, "efSearch": 64}},
+        "index": {"metric": "Cosine", "type": "HNSW", "quantization": "None", "hnsw": {"m": 32, "efConstruction": 80, "efSearch": 64}},
     }
     assert build(make_index(**spelled)).identity_hash == build(make_index()).identity_hash
+    clusters = make_index(index={"type": "IVFFlat", "ivf": {"nlist": 1024, "nprobe": 16}})
+    assert build(clusters).identity_hash == build(make_index(index={"type": "IVFFlat"})).identity_hash
+
+
+def test_the_identity_of_an_old_resource_stays_the_same() -> None:
+    """A field that is added must not change the hash, or each upgrade would build every index anew."""
+    assert build(make_index()).identity_hash == "118a3f431e5776b5"
 
 
 @pytest.mark.parametrize(
@@ -81,6 +88,12 @@ def test_defaults_spelled_out_give_the_same_identity() -> None:
         ({"source": {"tombstone": {"column": "deleted"}}}, True),
         ({"index": {"type": "Flat"}}, True),
         ({"index": {"hnsw": {"efSearch": 65}}}, True),
+        ({"index": {"quantization": "SQ8"}}, True),
+        ({"index": {"type": "IVFFlat", "ivf": {"nprobe": 17}}}, True),
+        ({"source": {"digests": {"columns": ["d1", "d2"]}}}, True),
+        ({"source": {"postgres": {"sslMode": "Require", "clientCertificateSecretRef": {"name": "c"}}}}, True),
+        ({"healing": {"mode": "Plan"}}, False),
+        ({"consistency": {"maxSourceDutyPercent": 50}}, False),
         ({"consistency": {"periodSeconds": 1}}, False),
         ({"suspend": True}, False),
         ({"replicas": 5}, False),
@@ -101,7 +114,8 @@ def test_the_identity_file_hashes_to_its_name() -> None:
 
 def test_the_live_file_has_the_agreed_form() -> None:
     proof = LastProven(9500, "7390000000000000001/primary/1", "731:735:732", "sha256-128/int8/bytea/1c2d3e4f", "id", "2026-11-25T09:00:00Z")
-    desired = build(make_index({names.VALIDATE_REQUESTED_AT: "2026-11-25T09:00:00Z"}), proof)
+    wishes = {names.VALIDATE_REQUESTED_AT: "2026-11-25T09:00:00Z", names.APPROVE_PLAN: "0123456789abcdef"}
+    desired = build(make_index(wishes), proof)
     content = find(desired, "ConfigMap")["data"]["live.json"]
     assert json.loads(content) == json.loads(LIVE.read_text())
     assert hashlib.sha256(content.encode()).hexdigest()[:16] == desired.live_hash
@@ -109,7 +123,43 @@ def test_the_live_file_has_the_agreed_form() -> None:
 
 def test_a_wish_that_is_no_time_is_not_handed_down() -> None:
     content = find(build(make_index({names.REBUILD_REQUESTED_AT: "soon"})), "ConfigMap")["data"]["live.json"]
-    assert json.loads(content)["wishes"] == {"validateRequestedAt": "", "rebuildRequestedAt": ""}
+    assert json.loads(content)["wishes"] == {"validateRequestedAt": "", "rebuildRequestedAt": "", "approvePlan": ""}
+
+
+ONE, TWO = "0123456789abcdef", "fedcba9876543210"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "handed_down"),
+    [
+        ("", ""),
+        (ONE, ONE),
+        (f" {ONE} , {TWO},", f"{ONE},{TWO}"),
+        (f"{ONE},{ONE}", ONE),
+        (f"all,{TWO},{ONE}0,{ONE.upper()},\n{ONE}\x00", TWO),
+        (",".join(f"{number:016x}" for number in range(30)), ",".join(f"{number:016x}" for number in range(20))),
+    ],
+)
+def test_of_an_approval_only_ids_of_plans_are_handed_down_and_not_too_many(annotation: str, handed_down: str) -> None:
+    content = find(build(make_index({names.APPROVE_PLAN: annotation})), "ConfigMap")["data"]["live.json"]
+    assert json.loads(content)["wishes"]["approvePlan"] == handed_down
+
+
+def test_a_plan_that_is_used_up_is_approved_no_more() -> None:
+    index = make_index({names.APPROVE_PLAN: f"{ONE},{TWO}"})
+    assert index.spec is not None
+    live = json.loads(objects.build_live_file(index, index.spec, None, (ONE,)))
+    assert live["wishes"]["approvePlan"] == TWO
+
+
+def test_behaviour_reaches_the_live_file() -> None:
+    given: Json = {
+        "consistency": {"maxSourceDutyPercent": 35},
+        "healing": {"mode": "Plan", "maxChangePercent": 3, "cooldownSeconds": 600, "concurrentRebuilds": 4},
+    }
+    live = json.loads(find(build(make_index(**given)), "ConfigMap")["data"]["live.json"])
+    assert live["healing"] == given["healing"]
+    assert live["consistency"]["maxSourceDutyPercent"] == 35
 
 
 def test_pods_meet_the_restricted_standard() -> None:
@@ -125,7 +175,7 @@ def test_pods_meet_the_restricted_standard() -> None:
     }
     assert not set(pod) & {"hostNetwork", "hostPID", "hostIPC"}
     kinds = {kind for volume in pod["volumes"] for kind in volume if kind != "name"}
-    assert kinds <= {"configMap", "secret", "emptyDir"}
+    assert kinds <= {"configMap", "secret", "emptyDir", "projected"}
 
 
 def test_the_secret_comes_as_two_files_and_never_as_environment() -> None:
@@ -146,6 +196,48 @@ def test_every_field_of_the_pod_reaches_it() -> None:
     assert {"name": "tls", "configMap": {"name": "pg-ca", "optional": True, "items": [{"key": "root.pem", "path": "ca.crt"}]}} in pod[
         "volumes"
     ]
+
+
+CA: Json = {"name": "ca", "optional": True, "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+ROOT_PEM: Json = {"name": "ca", "optional": True, "items": [{"key": "root.pem", "path": "ca.crt"}]}
+CERTIFICATE: Json = {
+    "name": "own",
+    "optional": True,
+    "items": [{"key": "tls.crt", "path": "tls.crt"}, {"key": "tls.key", "path": "tls.key"}],
+}
+VOLUMES: dict[str, tuple[Json, Json]] = {
+    "nothing": ({"sslMode": "Require"}, {"emptyDir": {"sizeLimit": "1Mi"}}),
+    "ConfigMap": ({"sslMode": "VerifyCA", "caConfigMapRef": {"name": "ca"}}, {"configMap": CA}),
+    "Secret": (
+        {"sslMode": "VerifyCA", "caSecretRef": {"name": "ca", "key": "root.pem"}},
+        {"projected": {"sources": [{"secret": ROOT_PEM}], "defaultMode": 0o440}},
+    ),
+    "certificate": (
+        {"sslMode": "Require", "clientCertificateSecretRef": {"name": "own"}},
+        {"projected": {"sources": [{"secret": CERTIFICATE}], "defaultMode": 0o440}},
+    ),
+    "ConfigMap and certificate": (
+        {"sslMode": "VerifyFull", "caConfigMapRef": {"name": "ca"}, "clientCertificateSecretRef": {"name": "own"}},
+        {"projected": {"sources": [{"configMap": CA}, {"secret": CERTIFICATE}], "defaultMode": 0o440}},
+    ),
+    "Secret and certificate": (
+        {"sslMode": "VerifyFull", "caSecretRef": {"name": "ca"}, "clientCertificateSecretRef": {"name": "own"}},
+        {"projected": {"sources": [{"secret": CA}, {"secret": CERTIFICATE}], "defaultMode": 0o440}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("postgres", "volume"), VOLUMES.values(), ids=VOLUMES.keys())
+def test_authority_and_client_certificate_come_as_files_of_one_folder(postgres: Json, volume: Json) -> None:
+    pod = pod_of(build(make_index(source={"postgres": postgres})))
+    assert {"name": "tls", **volume} in pod["volumes"]
+    (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "tls"]
+    assert mount == {"name": "tls", "mountPath": "/etc/vectorindex/tls", "readOnly": True}
+
+
+@pytest.mark.parametrize(("postgres", "_volume"), VOLUMES.values(), ids=VOLUMES.keys())
+def test_pods_with_any_of_them_fit_the_schema_of_kubernetes(postgres: Json, _volume: Json) -> None:
+    kubernetes_validate.validate(find(build(make_index(source={"postgres": postgres})), "StatefulSet"), "1.37", strict=True)
 
 
 def test_storage_becomes_a_claim_that_is_deleted_with_its_replica() -> None:

@@ -356,4 +356,7 @@ def test_the_golden_report_reaches_the_status() -> None:
         "message": "9500 live rows, all equal",
         "drift": {"missing": 0, "ghost": 0, "changed": 0, "duplicate": 0},
         "quarantine": {"NullVector": 1},
+        "recallPerMillion": 998000,
+        "attainablePeriodSeconds": 1,
+        "oldestComparedAt": "2026-11-25T08:30:00.000Z",
     }
