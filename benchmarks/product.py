@@ -73,7 +73,7 @@ class Subject:
     def read_totals(self, belief: Belief) -> None:
         """Ask for what tells moved buckets: counts and stamps, or stored digests, of every bucket in one pass."""
         with self.source.unit(seconds=SECONDS) as unit:
-            unit.stamps(belief.ledger.bounds)
+            unit.totals(belief.ledger.bounds, EVERYTHING)
 
     def read_content(self, belief: Belief) -> None:
         """Have every bucket digested from the bytes of its vectors. Raise AssertionError when one differs from the ledger."""
@@ -128,7 +128,7 @@ class Subject:
     def restore(self, folder: Path, as_of: AsOf) -> Belief:
         """Read the saved index back, with every file verified, and trust nothing yet."""
         saved = snapshot.load(folder, snapshot.Expected("bench", "", "bench", self.spec))
-        return Belief(parse_ledger(saved.arrays), saved.view, as_of, saved.meta.digest_spec, float("-inf"))
+        return Belief(parse_ledger(saved.arrays), saved.view, as_of, saved.meta.digest_spec)
 
 
 def make_manifest(address: Address, table: str, index: dict[str, Any]) -> dict[str, Any]:
@@ -184,9 +184,10 @@ def _without(bucket: Bucket, ids: NDArray[np.int64]) -> Bucket:
 
 
 def spoil_codes(belief: Belief, ids: NDArray[np.int64], rng: np.random.Generator) -> Belief:
-    """Return the belief with other vectors in the index for some rows, the ledger as it was; FAISS is due for an examination."""
+    """Return the belief with other vectors in the index for some rows, and nothing compared yet, so that all of FAISS is due."""
     noise = rng.standard_normal((ids.size, belief.view.spec.dimension), np.float32)
-    return replace(belief, view=belief.view.change(ids, ids, encode(noise, belief.view.spec.metric)), examined=float("-inf"))
+    ledger = replace(belief.ledger, compared=np.full(len(belief.ledger.buckets), -np.inf))
+    return replace(belief, ledger=ledger, view=belief.view.change(ids, ids, encode(noise, belief.view.spec.metric)))
 
 
 def check_against(belief: Belief, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:

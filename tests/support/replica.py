@@ -17,7 +17,7 @@ from vectorindex_indexer.config import Settings, load_identity
 from vectorindex_indexer.connect import Connector
 from vectorindex_indexer.cycle import Belief, Findings, Outcome, Terms, run_cycle
 from vectorindex_indexer.index import encode
-from vectorindex_indexer.ledger import Bucket, Ledger, make_bucket
+from vectorindex_indexer.ledger import Bucket, make_bucket
 from vectorindex_indexer.load import load_candidate
 from vectorindex_indexer.names import Result
 from vectorindex_indexer.replica import Replica
@@ -88,10 +88,22 @@ def load_belief(settings: Settings, source: Source) -> Belief:
     return outcome.belief
 
 
-def check(source: Source, belief: Belief, *, whole: bool = False, apply: bool = True, proven_rows: int = 0) -> Outcome:
-    """Run one cycle."""
-    terms = Terms(now=time.monotonic(), period=1.0, content_sweep=86400.0, whole=whole, apply=apply, last_proven_rows=proven_rows)
-    return run_cycle(source, belief, terms, lambda _: None)
+def check(source: Source, belief: Belief, *, whole: bool = False, apply: bool = True, proven_rows: int = 0, **terms: Any) -> Outcome:
+    """Run one check. `terms` are further fields of `Terms`."""
+    return run_cycle(source, belief, make_terms(whole=whole, apply=apply, last_proven_rows=proven_rows, **terms), lambda _: None)
+
+
+def make_terms(**changes: Any) -> Terms:
+    """Return the terms of an ordinary check."""
+    default: dict[str, Any] = {
+        "now": time.monotonic(),
+        "period": 1.0,
+        "content_sweep": 86400.0,
+        "whole": False,
+        "apply": True,
+        "uid": "local-docs",
+    }
+    return Terms(**default | changes)
 
 
 def drifted(findings: Findings) -> dict[str, list[int]]:
@@ -132,7 +144,7 @@ def damage_bucket(belief: Belief, position: int, bucket: Bucket, *, sealed: bool
     if sealed:
         return replace(belief, ledger=ledger.replace({position: bucket}, compared={}))
     buckets = tuple(bucket if place == position else old for place, old in enumerate(ledger.buckets))
-    return replace(belief, ledger=Ledger(ledger.bounds, buckets, ledger.seals, ledger.compared, ledger.root))
+    return replace(belief, ledger=replace(ledger, buckets=buckets))
 
 
 def find_bucket(belief: Belief, key: int) -> int:

@@ -11,10 +11,23 @@ from typing import Final
 import numpy as np
 
 from vectorindex_indexer.digest import Digest
-from vectorindex_indexer.ledger import Bucket, Ids, Words
-from vectorindex_indexer.rows import Heads, Stamps
+from vectorindex_indexer.keys import IdKind, Ids, among, no_ids
+from vectorindex_indexer.ledger import Bucket, Seal, Words
+from vectorindex_indexer.rows import Heads, Totals
 
-NO_IDS: Final[Ids] = np.empty(0, np.int64)
+NO_IDS: Final[Ids] = no_ids(IdKind.INTEGER)
+"""No ids, of whatever kind: an empty array is never joined with others here."""
+
+
+def union(parts: Iterable[Ids]) -> Ids:
+    """Return all ids of these parts, ascending, each once."""
+    filled = [part for part in parts if part.size]
+    return np.unique(np.concatenate(filled)) if filled else NO_IDS
+
+
+def subtract(ids: Ids, others: Ids) -> Ids:
+    """Return the ids that are none of the others, in their order."""
+    return ids[~among(ids, others)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +47,11 @@ class Drift:
     @property
     def ids(self) -> Ids:
         """All ids, ascending, each once."""
-        return np.unique(np.concatenate([self.missing, self.ghost, self.changed, self.duplicate]))
+        return union([self.missing, self.ghost, self.changed, self.duplicate])
 
     def without(self, ids: Ids) -> "Drift":
         """Return the drift of other ids than these."""
-        return Drift(*(kind[~np.isin(kind, ids)] for kind in (self.missing, self.ghost, self.changed, self.duplicate)))
+        return Drift(*(subtract(kind, ids) for kind in (self.missing, self.ghost, self.changed, self.duplicate)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +70,29 @@ class BucketDifference:
     @property
     def affected(self) -> Ids:
         """Ids whose rows must be read again or removed, ascending."""
-        return np.unique(np.concatenate([self.drift.ids, self.inserted, self.deleted, self.updated]))
+        return union([self.drift.ids, self.inserted, self.deleted, self.updated])
 
 
-def find_moved(ledger: Sequence[Bucket], source: Stamps) -> list[int]:
-    """Return the buckets whose count or sum of stamps differs from the source's."""
-    counts = np.array([bucket.rows for bucket in ledger], np.int64)
-    sums = np.array([np.add.reduce(bucket.stamps, dtype=np.uint64) for bucket in ledger], np.uint64)
-    return np.flatnonzero((counts != source.counts) | (sums != source.sums)).tolist()
+def find_moved(seals: Sequence[Seal], source: Totals) -> list[int]:
+    """Return the buckets whose count, sum of stamps or stored digest differs from the source's."""
+    moved = np.array([seal.rows for seal in seals], np.int64) != source.counts
+    if source.stamps is not None:
+        moved |= np.array([seal.stamps for seal in seals], np.uint64) != source.stamps
+    if source.digests is not None:
+        moved |= np.array([Digest(seal.rows, seal.high, seal.low) != theirs for seal, theirs in zip(seals, source.digests, strict=True)])
+    return np.flatnonzero(moved).tolist()
+
+
+def find_unlike(ours: tuple[Ids, Words], theirs: tuple[Ids, Words]) -> Ids:
+    """Return the ids of which two lists of entries don't hold the same, an entry as often as it is there."""
+    if not ours[0].size or not theirs[0].size:
+        return union([ours[0], theirs[0]])
+    names, which = np.unique(np.concatenate([ours[0], theirs[0]]), return_inverse=True)
+    entries = np.stack([which.astype(np.uint64), np.concatenate([ours[1], theirs[1]])], axis=1)
+    distinct, places = np.unique(entries, axis=0, return_inverse=True)
+    balance = np.bincount(places.reshape(-1), weights=np.where(np.arange(which.size) < ours[0].size, 1, -1))
+    unlike: Ids = names[np.unique(distinct[balance != 0, 0].astype(np.intp))]
+    return unlike
 
 
 def find_different(ledger: Iterable[Digest], source: Iterable[Digest]) -> list[int]:
@@ -90,16 +118,16 @@ def compare_bucket(bucket: Bucket, heads: Heads, trust: Trust) -> BucketDifferen
     both, ours, theirs = np.intersect1d(bucket.ids, heads.ids, assume_unique=True, return_indices=True)
     other_content = np.any(bucket.digests[ours] != heads.digests[theirs], axis=1)
     other_stamp = bucket.stamps[ours] != heads.stamps[theirs]
-    came = np.setdiff1d(heads.ids, both, assume_unique=True)
-    went = np.setdiff1d(bucket.ids, both, assume_unique=True)
+    came, went = subtract(heads.ids, both), subtract(bucket.ids, both)
     restamped = int(np.count_nonzero(other_stamp & ~other_content))
-    return _sort_out(came, went, both[other_content & other_stamp], both[other_content & ~other_stamp], restamped, trust=trust)
+    moved, silent = both[other_content & other_stamp], both[other_content & ~other_stamp]
+    return _sort_out(came, went, moved, silent, restamped=restamped, trust=trust)
 
 
-def _sort_out(came: Ids, went: Ids, moved: Ids, silent: Ids, restamped: int, *, trust: Trust) -> BucketDifference:
+def _sort_out(came: Ids, went: Ids, moved: Ids, silent: Ids, *, restamped: int, trust: Trust) -> BucketDifference:
     if trust is Trust.HOLD:
         return BucketDifference(Drift(changed=silent), came, went, moved, restamped)
-    changed = np.union1d(moved, silent)
+    changed = union([moved, silent])
     if trust is Trust.VOID:
         return BucketDifference(Drift(), came, went, changed, restamped)
     return BucketDifference(Drift(missing=came, ghost=went, changed=changed), NO_IDS, NO_IDS, NO_IDS, restamped)
@@ -124,18 +152,19 @@ def _compare_repeated(bucket: Bucket, heads: Heads, trust: Trust) -> BucketDiffe
             silent.append(key)
         else:
             moved.append(key)
-    return _sort_out(_as_ids(came), _as_ids(went), _as_ids(moved), _as_ids(silent), restamped, trust=trust)
+    dtype = (heads if heads.ids.size else bucket).ids.dtype
+    named = (np.array(sorted(keys), dtype) if keys else NO_IDS for keys in (came, went, moved, silent))
+    return _sort_out(*named, restamped=restamped, trust=trust)
 
 
-def _group(ids: Ids, digests: Words, stamps: Words) -> dict[int, list[tuple[int, int, int]]]:
-    groups: dict[int, list[tuple[int, int, int]]] = {}
+_Key = int | bytes
+
+
+def _group(ids: Ids, digests: Words, stamps: Words) -> dict[_Key, list[tuple[int, int, int]]]:
+    groups: dict[_Key, list[tuple[int, int, int]]] = {}
     for key, (high, low), stamp in zip(ids.tolist(), digests.tolist(), stamps.tolist(), strict=True):
         groups.setdefault(key, []).append((high, low, stamp))
     return {key: sorted(rows) for key, rows in groups.items()}
-
-
-def _as_ids(values: Sequence[int]) -> Ids:
-    return np.array(sorted(values), np.int64)
 
 
 def compare_index(expected_ids: Ids, expected_codes: Words, actual_ids: Ids, actual_codes: Words) -> Drift:
@@ -147,8 +176,8 @@ def compare_index(expected_ids: Ids, expected_codes: Words, actual_ids: Ids, act
     once = counts[theirs] == 1
     same = expected_codes[ours] == actual_codes[first[theirs]]
     return Drift(
-        missing=np.setdiff1d(expected_ids, unique, assume_unique=True),
-        ghost=np.setdiff1d(unique, expected_ids, assume_unique=True),
+        missing=subtract(expected_ids, unique),
+        ghost=subtract(unique, expected_ids),
         changed=both[once & ~same],
         duplicate=both[~once],
     )
@@ -156,13 +185,9 @@ def compare_index(expected_ids: Ids, expected_codes: Words, actual_ids: Ids, act
 
 def merge_drift(parts: Sequence[Drift]) -> Drift:
     """Return all drift as one."""
-
-    def collect(kinds: list[Ids]) -> Ids:
-        return np.unique(np.concatenate(kinds)) if kinds else NO_IDS
-
     return Drift(
-        missing=collect([part.missing for part in parts]),
-        ghost=collect([part.ghost for part in parts]),
-        changed=collect([part.changed for part in parts]),
-        duplicate=collect([part.duplicate for part in parts]),
+        missing=union(part.missing for part in parts),
+        ghost=union(part.ghost for part in parts),
+        changed=union(part.changed for part in parts),
+        duplicate=union(part.duplicate for part in parts),
     )

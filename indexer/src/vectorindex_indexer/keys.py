@@ -8,7 +8,7 @@ NumPy strips trailing NUL bytes from an element that is taken out of an `S` arra
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
@@ -62,6 +62,13 @@ def value_at(ids: Ids, position: int, kind: IdKind) -> int | bytes:
     return value.ljust(_UUID_BYTES, b"\0") if kind is IdKind.UUID else value
 
 
+def of_values(values: Sequence[int | bytes], kind: IdKind) -> Ids:
+    """Return the ids that `value_at` took out."""
+    if kind is IdKind.TEXT:
+        return np.array(values, np.bytes_) if values else no_ids(kind)
+    return np.array(values, _DTYPES[kind])
+
+
 def to_json(ids: Ids, kind: IdKind) -> list[int] | list[str]:
     """Return ids as people and JSON know them: numbers, canonical uuids, texts."""
     if kind is IdKind.INTEGER:
@@ -79,8 +86,7 @@ def to_texts(ids: Ids, kind: IdKind) -> list[str]:
 
 def parse_ids(values: Sequence[object], kind: IdKind) -> Ids:
     """Return the ids that `to_json` gave, or raise ValueError naming the first value that is none."""
-    parsed = [_parse_id(value, kind) for value in values]
-    return np.array(parsed, _DTYPES[kind] if kind is not IdKind.TEXT or not parsed else np.bytes_)
+    return of_values([_parse_id(value, kind) for value in values], kind)
 
 
 def _parse_id(value: object, kind: IdKind) -> int | bytes:
@@ -108,7 +114,7 @@ def pack_ids(ids: Ids, kind: IdKind, name: str) -> dict[str, NDArray[Any]]:
     return {name: np.frombuffer(b"".join(values), np.uint8), f"{name}sizes": sizes}
 
 
-def unpack_ids(arrays: dict[str, NDArray[Any]], kind: IdKind, name: str) -> Ids:
+def unpack_ids(arrays: Mapping[str, NDArray[Any]], kind: IdKind, name: str) -> Ids:
     """Return the ids that `pack_ids` packed; raise ValueError where the arrays can't be such."""
     packed = _find(arrays, name, np.int64 if kind is IdKind.INTEGER else np.uint8)
     if kind is IdKind.INTEGER:
@@ -127,7 +133,7 @@ def unpack_ids(arrays: dict[str, NDArray[Any]], kind: IdKind, name: str) -> Ids:
     return np.array(values, np.bytes_) if values else no_ids(kind)
 
 
-def _find(arrays: dict[str, NDArray[Any]], name: str, dtype: type[np.generic]) -> NDArray[Any]:
+def _find(arrays: Mapping[str, NDArray[Any]], name: str, dtype: type[np.generic]) -> NDArray[Any]:
     array = arrays.get(name)
     if array is None or array.dtype != dtype or array.ndim != 1:
         raise ValueError(f"the array {name} is not a row of {dtype.__name__}")

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from vectorindex_indexer.config import IndexSpec
-from vectorindex_indexer.cycle import Belief, check_survey, encode_rows
+from vectorindex_indexer.cycle import Belief, check_matches, check_not_empty, encode_rows
 from vectorindex_indexer.index import Builder, threads_from_cgroup
 from vectorindex_indexer.keys import IdKind
-from vectorindex_indexer.ledger import NEVER, build_ledger
+from vectorindex_indexer.ledger import build_ledger
 from vectorindex_indexer.rows import Range, Rows
 from vectorindex_indexer.source import Source
 
@@ -29,7 +29,8 @@ def load_candidate(
     """
     with source.unit(seconds=seconds) as unit:
         survey = unit.survey()
-        check_survey(survey, source.spec, 0, proven_rows)
+        check_matches(survey, source.spec)
+        check_not_empty(survey, 0, proven_rows)
         as_of, digest_spec = unit.as_of, unit.digest_spec
         parts = []
         read = 0
@@ -47,4 +48,4 @@ def load_candidate(
     if builder.needs_training:
         builder.train(codes[: builder.needs_training])
     encoded.digests[indexed] = builder.add(ids, codes)
-    return Belief(build_ledger(encoded.to_bucket()), builder.finish(), as_of, digest_spec, NEVER)
+    return Belief(build_ledger(encoded.to_bucket()), builder.finish(), as_of, digest_spec)

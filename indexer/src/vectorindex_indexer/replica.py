@@ -9,17 +9,30 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import faiss
+import numpy as np
 
-from vectorindex_indexer import compare, report, snapshot
+from vectorindex_indexer import compare, guards, report, snapshot
 from vectorindex_indexer.compare import Drift
-from vectorindex_indexer.config import Identity, Settings, WhenUnverified, load_behaviour, load_identity, parse_time
+from vectorindex_indexer.config import HealingMode, Identity, Settings, WhenUnverified, load_behaviour, load_identity, parse_time
 from vectorindex_indexer.connect import Connector
-from vectorindex_indexer.cycle import UNKNOWN, Belief, Findings, InconclusiveError, Terms, describe_unknown, run_cycle
+from vectorindex_indexer.cycle import (
+    UNKNOWN,
+    Belief,
+    Findings,
+    InconclusiveError,
+    Outcome,
+    StoppedError,
+    Terms,
+    check_not_older,
+    describe_unknown,
+    run_cycle,
+)
 from vectorindex_indexer.errors import ConfigError, NullSumError, SnapshotError, SourceError
+from vectorindex_indexer.guards import HeldPlan, Limits, PlanHead
 from vectorindex_indexer.index import View, needs_merge
 from vectorindex_indexer.ledger import NEVER, parse_ledger
 from vectorindex_indexer.load import load_candidate
@@ -33,11 +46,12 @@ LOG = logging.getLogger(__name__)
 
 SAVE_PAUSE: Final = 100.0  # times the duration of a save must pass before the next, and ...
 SAVE_PAUSE_SECONDS: Final = 5.0  # ... at least this; a process that stops saves at once
-LOAD_SECONDS: Final = 3600.0  # the longest a load may hold its database snapshot
-REBUILD_EVERY_SECONDS: Final = 60.0  # between two rebuilds nobody asked for
+LOAD_SECONDS: Final = 3600.0  # the longest that one transaction of a load may last
 RETRY_SECONDS: Final = (0.5, 30.0)  # first and longest pause after a check that ended unknown
 POLL_SECONDS: Final = 0.2  # how soon a changed file is seen
 SAMPLE_IDS: Final = 10
+ROWS_WINDOW_SECONDS: Final = 86400.0  # the rows of this time are what a large change is measured against
+MOST_APPROVED: Final = 20  # carried-out plans that are remembered
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +90,7 @@ class Memory:
     drift: Drift = field(default_factory=Drift)  # what differs now
     validate_echo: str = ""
     rebuild_echo: str = ""
+    attainable: float = 0.0  # seconds between two checks that keep to the share of time on Postgres
 
 
 class Replica:
@@ -106,6 +121,10 @@ class Replica:
         self._save_after = NEVER
         self._saving = threading.Lock()  # stop() saves too, while the writer may still be at it
         self._failures = 0
+        self._rows = RowsHistory()
+        self._approved: deque[str] = deque(maxlen=MOST_APPROVED)  # plans that were carried out: an approval counts once
+        self._candidate_plan: HeldPlan | None = None  # a new index that may not be served without approval
+        self._remembers = False  # what is believed goes back to something proven before, not only to what the source says now
         self._seen: dict[str, datetime] = {}  # wish: when this process first saw it
         self._unreadable = ""  # why the live file could not be read last time
         self._stopping = threading.Event()
@@ -177,7 +196,7 @@ class Replica:
                     live_hash=behaviour.hash,
                     validate_requested_at=memory.validate_echo,
                     rebuild_requested_at=memory.rebuild_echo,
-                    approved_plans=[],
+                    approved_plans=list(self._approved),
                 ),
                 state=self._state(),
                 ready=self.is_ready(),
@@ -193,7 +212,7 @@ class Replica:
                 proof=self._describe_proof(memory, belief),
                 drift=report.Drift(**count_drift(memory.drift)),
                 pending=findings.pending,
-                held_plan=None,
+                held_plan=self._describe_plan(),
                 repairs=list(self._repairs),
                 progress=report.Progress(*self._progress),
                 quarantine={str(reason): rows for reason, rows in belief.ledger.count_quarantine().items()} if belief else {},
@@ -207,7 +226,7 @@ class Replica:
             result=findings.result,
             reason=findings.reason,
             message=findings.message,
-            root_digest=str(shown.root) if shown else "",
+            root_digest=str(shown.root) if shown and shown.root else "",
             as_of=to_text(shown.as_of.at) if shown else "",
             snapshot=shown.as_of.snapshot if shown else "",
             incarnation=shown.as_of.incarnation if shown else "",
@@ -220,9 +239,29 @@ class Replica:
             ledger_rows=belief.ledger.rows if belief else 0,
             seconds=round(memory.seconds, 3),
             layers=report.Layers(l0, memory.index_result, Result.UNKNOWN),
-            oldest_compared_at="",
-            attainable_period_seconds=0.0,
+            oldest_compared_at=describe_oldest(belief),
+            attainable_period_seconds=round(memory.attainable, 3),
             recall=None,
+        )
+
+    @property
+    def _held_plan(self) -> HeldPlan | None:
+        return (self._belief.plan if self._belief else None) or self._candidate_plan
+
+    def _describe_plan(self) -> report.HeldPlan | None:
+        plan = self._held_plan
+        if plan is None:
+            return None
+        return report.HeldPlan(
+            id=plan.id,
+            reason=plan.reason,
+            action=plan.head.action,
+            incarnation=plan.head.incarnation,
+            removes=plan.removes,
+            replaces=plan.replaces,
+            adds=plan.adds,
+            sample_ids=list(plan.sample_ids),
+            held_at=to_text(plan.held_at),
         )
 
     def _state(self) -> State:
@@ -231,7 +270,9 @@ class Replica:
         if self._belief is None:
             return State.LOADING if self._rebuild else State.STARTING
         if not self._trusted:
-            return State.PROVING
+            return State.HELD if self._held_plan is not None else State.PROVING
+        if self._held_plan is not None or self._memory.findings.reason is ProofReason.REPAIR_HELD:
+            return State.HELD
         if self._memory.drift.rows:
             return State.REPAIRING
         return State.UNPROVEN if self._memory.findings.result is Result.UNKNOWN else State.SERVING
@@ -257,7 +298,7 @@ class Replica:
 
     def _wait(self, started: float) -> None:
         """Wait for the next period, for the end of a load, or for a wish; after a failure, for a growing pause."""
-        pause = self._behaviour.period.total_seconds()
+        pause = max(self._behaviour.period.total_seconds(), self._memory.attainable)
         if self._failures:
             pause = min(pause, pause_after(self._failures))
         while not self._stopping.is_set():
@@ -318,42 +359,91 @@ class Replica:
             self._check(self._belief)
         self._plan_rebuild()
 
-    def _terms(self, *, whole: bool, apply: bool) -> Terms:
+    def _terms(self, *, whole: bool, from_bytes: bool = False, mode: HealingMode | None = None) -> Terms:
         behaviour = self._behaviour
         return Terms(
             now=time.monotonic(),
-            period=behaviour.period.total_seconds(),
+            period=max(behaviour.period.total_seconds(), self._memory.attainable),
             content_sweep=behaviour.content_sweep.total_seconds(),
             whole=whole,
-            apply=apply,
+            apply=not behaviour.suspend,
+            from_bytes=from_bytes,
             last_proven_rows=behaviour.last_proven.rows if behaviour.last_proven else 0,
+            uid=self.identity.uid,
+            limits=self._limits(),
+            mode=mode or behaviour.healing.mode,
+            approved=self._approvals(),
         )
+
+    def _limits(self) -> Limits:
+        return Limits(self._behaviour.healing.max_change, self._rows.most(time.monotonic()))
+
+    def _approvals(self) -> frozenset[str]:
+        """Return the plans that somebody approved and that were not carried out yet."""
+        return frozenset(self._behaviour.wishes.approved_plans) - frozenset(self._approved)
 
     def _check(self, belief: Belief) -> None:
         """Check what is served, and publish what follows."""
         wishes, begun, started = self._behaviour.wishes, datetime.now(UTC), time.monotonic()
         wished = self._wants_check()
         first = self._loaded
-        terms = self._terms(whole=wished or first, apply=not self._behaviour.suspend)
-        outcome = run_cycle(self._source, belief, terms, self._announce)
+        terms = self._terms(whole=wished or first, from_bytes=wished)
+        try:
+            outcome = run_cycle(self._source, belief, terms, self._announce, publish=self._take_group, rest=self._rest)
+        except StoppedError:
+            return
         findings, seconds = outcome.findings, time.monotonic() - started
         with self._lock:
-            if findings.result is Result.OK:
-                self._publish(outcome.belief)
-            elif first and self._behaviour.when_unverified is WhenUnverified.SERVE and may_serve_unverified(findings):
-                self._serve_unverified(belief)
-            if findings.result is not Result.UNKNOWN:
-                self._loaded = False
+            findings = self._settle(outcome)
             self._record(findings, seconds)
-            if findings.drift.rows and findings.reason is not ProofReason.DRIFT_SUSPENDED:
+            if findings.drift.rows and (findings.result is Result.OK or findings.reason is ProofReason.REPAIR_FAILED):
                 self._record_repair(findings, belief, seconds, action="patch", trigger="load" if first else "check")
-        if findings.reason in (ProofReason.REPAIR_FAILED, ProofReason.DIGEST_SPEC_DIFFERS):
+        if findings.rebuild or findings.reason in (ProofReason.REPAIR_FAILED, ProofReason.DIGEST_SPEC_DIFFERS):
             self._rebuild_due = "check"
         elif needs_merge(outcome.belief.view) and not self._behaviour.suspend:
             self._rebuild_due = self._rebuild_due or "merge"
         if wished and self._answers(wishes.validate_requested_at, wishes.validate_text, begun):
             with self._lock:
                 self._memory.validate_echo = wishes.validate_text
+
+    def _settle(self, outcome: Outcome, *, rebuilt: bool = False) -> Findings:
+        """Take over what a check left, and publish it as far as it may be served. Returns the findings, or what speaks against serving."""
+        findings, belief = outcome.findings, outcome.belief
+        if findings.carried_out:
+            self._approved.appendleft(findings.carried_out)
+            self._rows.forget()
+        if findings.result is Result.OK and not self._trusted:
+            findings = self._judge_memory(belief) or findings
+        if findings.result is Result.OK or (self._trusted and not rebuilt):
+            self._publish(belief)
+        else:
+            self._belief = belief  # not served, but it follows
+            if self._loaded and self._behaviour.when_unverified is WhenUnverified.SERVE and may_serve_unverified(findings):
+                self._serve_unverified(belief)
+        if findings.result is Result.OK:
+            self._candidate_plan, self._remembers = None, True
+        if findings.result is not Result.UNKNOWN:
+            self._loaded = False
+            self._rows.add(time.monotonic(), belief.ledger.rows)
+        return findings
+
+    def _take_group(self, belief: Belief) -> None:
+        """Take over what a part of a long check brought."""
+        with self._lock:
+            if self._trusted:
+                self._publish(belief)
+            else:
+                self._belief = belief
+
+    def _rest(self, seconds: float) -> None:
+        """Leave Postgres alone for so long that checks keep to their share of its time; a wish is not kept waiting."""
+        until = time.monotonic() + seconds / self._behaviour.max_source_duty - seconds
+        while time.monotonic() < until and not self._wants_check():
+            if self._stopping.wait(min(POLL_SECONDS, until - time.monotonic())):
+                raise StoppedError
+            self._reread()
+        if self._stopping.is_set():
+            raise StoppedError
 
     def _announce(self, drift: Drift) -> None:
         """Make drift visible while it is being repaired."""
@@ -367,7 +457,9 @@ class Replica:
         self._restore()
         if self._belief is not None:
             started = time.monotonic()
-            outcome = run_cycle(self._source, self._belief, self._terms(whole=True, apply=False), self._announce)
+            terms = self._terms(whole=True, from_bytes=True, mode=HealingMode.OBSERVE)
+            outcome = run_cycle(self._source, self._belief, terms, self._announce)
+            self._belief = outcome.belief
             self._trusted = outcome.findings.result is Result.OK
             self._record(outcome.findings, time.monotonic() - started)
             return
@@ -393,7 +485,9 @@ class Replica:
             return
         elif wished and not self._behaviour.suspend:
             trigger = "wish"
-        elif self._rebuild_due and time.monotonic() - self._rebuilt > REBUILD_EVERY_SECONDS:
+        elif self._belief.plan is not None:  # what is held must not come in by another door
+            return
+        elif self._rebuild_due and time.monotonic() - self._rebuilt > self._behaviour.healing.cooldown.total_seconds():
             trigger = self._rebuild_due
         else:
             return
@@ -433,7 +527,10 @@ class Replica:
             LOG.info("suspended meanwhile: the new index is dropped", extra={"trigger": rebuild.trigger})
             return
         former = self._belief
-        outcome = run_cycle(self._source, candidate, self._terms(whole=True, apply=True), lambda _: None)
+        if former is not None and not self._may_replace(former, candidate):
+            return
+        terms = dataclasses.replace(self._terms(whole=True, mode=HealingMode.AUTO), apply=True, limits=Limits())
+        outcome = run_cycle(self._source, candidate, terms, lambda _: None)
         findings = outcome.findings
         if findings.result is Result.OK and findings.drift.rows:  # what was just built must be right without a repair
             message = f"{findings.drift.rows} rows of a new index were wrong at once"
@@ -448,9 +545,60 @@ class Replica:
         self._rebuild_due = ""
         self._loaded = False
         with self._lock:
-            self._publish(outcome.belief)
+            findings = self._settle(dataclasses.replace(outcome, findings=findings), rebuilt=True)
             self._record(findings, time.monotonic() - rebuild.started)
-            self._finish_rebuild(rebuild, findings, former, "repaired")
+            if findings.result is Result.OK:
+                self._finish_rebuild(rebuild, findings, former, "repaired")
+
+    def _may_replace(self, former: Belief, candidate: Belief) -> bool:
+        """Whether a new index may take the place of the former one: not silently, where it lacks or changes too much."""
+        change = guards.compare_ledgers(former.ledger, candidate.ledger, by_content=former.digest_spec == candidate.digest_spec)
+        if candidate.as_of.incarnation != former.last_read.incarnation and change.removes.size:
+            reason = ProofReason.SOURCE_REGRESSED
+        elif guards.is_too_large(change, former.ledger.rows, self._limits()):
+            reason = ProofReason.CHANGE_HELD
+        else:
+            return True
+        head = PlanHead(self.identity.uid, reason, "rebuild", candidate.as_of.incarnation)
+        return self._is_approved(guards.make_plan(head, change, candidate.ledger.kind, datetime.now(UTC)))
+
+    def _judge_memory(self, belief: Belief) -> Findings | None:
+        """Return what speaks against serving an index that this replica can't compare with a former one of its own.
+
+        What the operator remembers of the last proof stands in for it.
+        """
+        proven = self._behaviour.last_proven
+        if self._remembers or proven is None or proven.digest_spec != belief.digest_spec:
+            return None
+        try:
+            check_not_older(belief.last_read, proven.incarnation, proven.snapshot)
+        except InconclusiveError as error:
+            return describe_unknown(error)
+        lost = proven.rows - belief.ledger.rows
+        regressed = belief.last_read.incarnation != proven.incarnation
+        if lost <= (0 if regressed else guards.count_allowed(self._limits(), proven.rows)):
+            return None
+        reason = ProofReason.SOURCE_REGRESSED if regressed else ProofReason.CHANGE_HELD
+        head = PlanHead(self.identity.uid, reason, "replace", belief.last_read.incarnation)
+        if self._is_approved(guards.make_count_plan(head, lost, datetime.now(UTC))):
+            return None
+        return Findings(Result.DRIFT, reason, self._explain_plan(), UNKNOWN, source_rows=belief.ledger.rows)
+
+    def _is_approved(self, plan: HeldPlan) -> bool:
+        """Whether somebody approved to serve a new index in spite of what it lacks; else hold it."""
+        if plan.id in self._approvals():
+            self._approved.appendleft(plan.id)
+            self._rows.forget()
+            self._candidate_plan = None
+            return True
+        former = self._candidate_plan
+        self._candidate_plan = former if former is not None and former.id == plan.id else plan
+        LOG.warning("the new index waits for approval: %s", self._explain_plan(), extra={"reason": str(plan.reason)})
+        return False
+
+    def _explain_plan(self) -> str:
+        plan = self._held_plan
+        return f"held as plan {plan.id}: {plan.removes} rows would be gone, {plan.replaces} replaced" if plan else ""
 
     def _finish_rebuild(self, rebuild: Rebuild, findings: Findings, former: Belief | None, result: str) -> None:
         """Count a rebuild as a repair where it replaced, or was to replace, something wrong or what somebody wished away."""
@@ -472,7 +620,7 @@ class Replica:
         """Serve a saved index that was proven once, fits its seals and agrees with itself, while it can't be proven."""
         if self._trusted or belief.ledger.find_broken():
             return
-        if compare.compare_index(*belief.ledger.entries(), *belief.view.live_entries()).rows:
+        if not belief.pending.ids.size and compare.compare_index(*belief.ledger.entries(), *belief.view.live_entries()).rows:
             return
         LOG.warning("serving the saved index unverified: it was proven once, and can't be proven or brought up to date now")
         self._publish(belief)
@@ -490,6 +638,8 @@ class Replica:
             memory.findings, memory.checked_at, memory.seconds = findings, now, seconds
             if "L1" in layers:
                 memory.index_result = Result.OK if repaired else findings.found.l1
+            if findings.source_seconds:
+                memory.attainable = findings.source_seconds / self._behaviour.max_source_duty
             if findings.source_error is not None:
                 memory.source_reason, memory.source_message = findings.source_error.reason, findings.source_error.message
             elif findings.reason is not ProofReason.INTERNAL_ERROR:
@@ -527,8 +677,8 @@ class Replica:
             result=result,
             drift=report.Drift(**counts),
             sample_ids=[str(key) for key in findings.drift.ids[:SAMPLE_IDS].tolist()],
-            root_before=str(former.root) if former else "",
-            root_after=str(self._belief.root) if self._belief and result == "repaired" else "",
+            root_before=str(former.root) if former and former.root else "",
+            root_after=str(self._belief.root) if self._belief and self._belief.root and result == "repaired" else "",
             seconds=round(seconds, 3),
         )
         with self._lock:
@@ -546,7 +696,8 @@ class Replica:
                 self.settings.data,
                 snapshot.Expected(self.identity.name, self.identity.uid, self.identity.hash, self.identity.index),
             )
-            belief = Belief(parse_ledger(saved.arrays), saved.view, parse_as_of(saved.meta.as_of), saved.meta.digest_spec, NEVER)
+            ledger = parse_ledger(saved.arrays)
+            belief = Belief(ledger, saved.view, parse_as_of(saved.meta.as_of), saved.meta.digest_spec, ledger.root)
         except (SnapshotError, ValueError) as error:
             reason = error.reason if isinstance(error, SnapshotError) else "Inconsistent"
             self.metrics.saved_index_loaded("absent" if reason == "Missing" else reason)
@@ -557,7 +708,8 @@ class Replica:
         self.metrics.saved_index_loaded("loaded")
         with self._lock:
             self._belief = belief
-            self._loaded = True
+            self._loaded = self._remembers = True
+            self._rows.add(time.monotonic(), belief.ledger.rows)
             self._built_at = parse_time(saved.meta.built_at)
 
     def _save(self, *, force: bool = False) -> None:
@@ -579,7 +731,7 @@ class Replica:
             identity_hash=self.identity.hash,
             digest_spec=belief.digest_spec,
             generation=belief.view.generation,
-            root_digest=str(belief.root),
+            root_digest=str(belief.ledger.root),
             as_of=snapshot.SavedAsOf(as_of.snapshot, as_of.incarnation, as_of.fingerprint, to_text(as_of.at)),
             proven_at=to_text(proven_at),
             built_at=to_text(self._built_at),
@@ -597,7 +749,42 @@ def may_serve_unverified(findings: Findings) -> bool:
     """Whether a saved index may be served after such a first check: nothing is known to be wrong, and its digests still mean the same."""
     if findings.result is Result.UNKNOWN:
         return findings.reason is not ProofReason.DIGEST_SPEC_DIFFERS
-    return findings.reason is ProofReason.PENDING_SUSPENDED
+    return not findings.drift.rows and findings.reason in (
+        ProofReason.PENDING_SUSPENDED,
+        ProofReason.CHANGE_HELD,
+        ProofReason.SOURCE_REGRESSED,
+    )
+
+
+class RowsHistory:
+    """The largest number of rows of the last 24 hours, from what each check counted."""
+
+    def __init__(self) -> None:
+        self._counts: deque[tuple[float, int]] = deque()  # rows fall from left to right: a smaller earlier number is never the largest
+
+    def add(self, now: float, rows: int) -> None:
+        """Remember a count."""
+        while self._counts and self._counts[-1][1] <= rows:
+            self._counts.pop()
+        self._counts.append((now, rows))
+
+    def most(self, now: float) -> int:
+        """Return the largest count that is not too old; 0 without any."""
+        while self._counts and now - self._counts[0][0] > ROWS_WINDOW_SECONDS:
+            self._counts.popleft()
+        return self._counts[0][1] if self._counts else 0
+
+    def forget(self) -> None:
+        """Start anew: somebody approved of what went."""
+        self._counts.clear()
+
+
+def describe_oldest(belief: Belief | None) -> str:
+    """Return when the bucket was compared by content that was not for longest; "" while one never was."""
+    if belief is None or not np.isfinite(belief.ledger.compared).all():
+        return ""
+    age = time.monotonic() - float(belief.ledger.compared.min())
+    return to_text(datetime.now(UTC) - timedelta(seconds=age))
 
 
 def pause_after(failures: int) -> float:

@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vectorindex_indexer.digest import Digest
 from vectorindex_indexer.names import QuarantineReason
 
 QUARANTINE: Final = tuple(QuarantineReason)
@@ -40,18 +41,19 @@ class Survey:
 
 @dataclass(frozen=True)
 class Range:
-    """Ids from `low`, inclusive, to `high`, exclusive; None is open."""
+    """Ids from `low`, inclusive, to `high`, exclusive, as `keys.value_at` gives them; None is open."""
 
-    low: int | None
-    high: int | None
+    low: Any
+    high: Any
 
 
 @dataclass(frozen=True)
-class Stamps:
-    """Number of rows and sum of version stamps (modulo 2^64) of each bucket: `counts` (b,) int64, `sums` (b,) uint64."""
+class Totals:
+    """What each bucket holds, from one pass: `counts` (b,) int64; sums of version stamps modulo 2^64, (b,) uint64, or stored digests."""
 
     counts: NDArray[np.int64]
-    sums: NDArray[np.uint64]
+    stamps: NDArray[np.uint64] | None
+    digests: list[Digest] | None
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Rows:
         return cls.zeros(0, dimension)
 
     @classmethod
-    def concatenate(cls, parts: Iterable[Self], dimension: int) -> Self:
+    def concatenate(cls, parts: Iterable[Self], dimension: int, kind: object = None) -> Self:
         """Put rows behind each other."""
         all_parts = [part for part in parts if len(part)] or [cls.empty(dimension)]
         if len(all_parts) == 1:

@@ -26,7 +26,7 @@ from vectorindex_indexer.digest import EMPTY, NULL_MARKER, Digest, digest_spec
 from vectorindex_indexer.errors import NullSumError, SourceError
 from vectorindex_indexer.names import SourceReason
 from vectorindex_indexer.predicate import Column, LiveRows, Within, between, compile_statement, everywhere
-from vectorindex_indexer.rows import AsOf, Heads, Range, Rows, Stamps, Survey
+from vectorindex_indexer.rows import AsOf, Heads, Range, Rows, Survey, Totals
 from vectorindex_indexer.wire import RowParser, parse_heads
 
 LOCK_SECONDS: Final = 5
@@ -122,7 +122,7 @@ class Unit:
         self.vector_type = layout.vectors.type
         self.digest_spec = digest_spec("int8", layout.vectors.type, self._live.fingerprint)
 
-    def survey(self) -> Survey:
+    def survey(self, _: int = 0) -> Survey:
         """Count what is live, and what there is besides."""
         live, matching = self._counts()
         table = self._live.table
@@ -137,12 +137,20 @@ class Unit:
             metadata_any=metadata_any,
         )
 
-    def stamps(self, bounds: NDArray[np.int64]) -> Stamps:
+    has_stamps = True
+    has_stored_digests = False
+
+    @property
+    def id_index(self) -> bool:
+        """Whether an index serves ranges of ids."""
+        return self._layout.id_index
+
+    def totals(self, bounds: NDArray[np.int64], one: Range) -> Totals:
         """Count rows and add up stamps of each bucket.
 
         `bounds`: the inner boundaries, ascending, each the first id of a bucket; n of them make n + 1 buckets.
         """
-        live = self._live.relation(everywhere)
+        live = self._live.relation(_within(one))
         bucket = sa.func.width_bucket(live.c.id, _bigints(bounds)).label("bucket")
         query = sa.select(bucket, sa.func.count(), sa.func.count(live.c.stamp), sa.func.sum(live.c.stamp)).group_by(bucket)
         counts = np.zeros(len(bounds) + 1, np.int64)
@@ -150,7 +158,7 @@ class Unit:
         for at, count, stamped, total in self._fetch(query):
             counts[at] = count
             sums[at] = _exact(count, stamped, total) % (1 << 64)
-        return Stamps(counts, sums)
+        return Totals(counts, sums, None)
 
     def digests(self, ranges: Sequence[Range]) -> list[Digest]:
         """Digest the content of ranges from the bytes themselves. The ranges must not overlap."""
@@ -158,7 +166,7 @@ class Unit:
             return [self._digest_of(_within(one)) for one in ranges]
         return self._digests_in_one_pass(ranges)
 
-    def digest_without(self, one: Range, excluded_id: int) -> Digest:
+    def digest_without(self, one: Range, excluded_id: Any) -> Digest:
         """Digest a range as if one id weren't there: a check that can see must see the difference."""
         within = _within(one)
         return self._digest_of(lambda column: sa.and_(within(column), column != sa.literal(excluded_id, sa.BigInteger)))

@@ -56,4 +56,4 @@ def test_the_page_gives_the_published_root_digest(title: str, make_wordnet_datab
     belief = load_belief(settings, make_source(settings))
 
     assert run_psql(database, STATEMENTS[title]) == str(belief.root)
-    assert belief.root.count >= 2800
+    assert belief.ledger.rows >= 2800

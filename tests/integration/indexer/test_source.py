@@ -154,12 +154,13 @@ def test_stamps_are_those_of_the_rows_bucket_by_bucket(shared: tuple[WordnetData
     with source.unit(seconds=30.0) as unit:
         heads = unit.heads(EVERYTHING)
         bounds = heads.ids[[50, 120, 250]]
-        stamps = unit.stamps(bounds)
+        stamps = unit.totals(bounds, EVERYTHING)
 
     starts = [0, 50, 120, 250, len(heads.ids)]
     expected = [heads.stamps[low:high] for low, high in itertools.pairwise(starts)]
     assert stamps.counts.tolist() == [part.size for part in expected]
-    assert stamps.sums.tolist() == [int(np.add.reduce(part, dtype=np.uint64)) for part in expected]
+    assert stamps.stamps is not None
+    assert stamps.stamps.tolist() == [int(np.add.reduce(part, dtype=np.uint64)) for part in expected]
 
 
 def test_the_stamp_moves_with_the_row_and_with_its_metadata_but_not_otherwise(shared: tuple[WordnetDatabase, Source]) -> None:
@@ -237,7 +238,7 @@ def test_each_tombstone_rule_lets_exactly_its_rows_live(
     rows = read_all(source)
     with source.unit(seconds=30.0) as unit:
         survey = unit.survey()
-        counted = int(unit.stamps(np.empty(0, np.int64)).counts[0])
+        counted = int(unit.totals(np.empty(0, np.int64), EVERYTHING).counts[0])
 
     assert set(rows.ids.tolist()) == expected
     assert survey.live == counted == len(expected)

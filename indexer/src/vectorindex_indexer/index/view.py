@@ -18,6 +18,7 @@ from vectorindex_indexer.index.parts import Delta, SealedPart, Segment, make_del
 from vectorindex_indexer.index.searching import Reach, search_parts
 from vectorindex_indexer.index.threads import limit_faiss_threads
 from vectorindex_indexer.keys import IdKind, Ids, among, join_ids, no_ids
+from vectorindex_indexer.rows import Range
 
 TOO_FEW_ROWS: Final = "TooFewRowsToTrain"
 
@@ -96,6 +97,10 @@ class View:
         wanted = np.unique(wanted)
         return self._join([part.entries_of(wanted) for part in self.parts])
 
+    def entries_between(self, span: Range) -> tuple[Ids, Words]:
+        """Return the same of the rows whose ids fall in a range."""
+        return self.entries_of(join_ids([_ids_between(part, span) for part in self.parts], self.id_kind))
+
     def _join(self, entries: Sequence[tuple[Ids, Words]]) -> tuple[Ids, Words]:
         return join_ids([ids for ids, _ in entries], self.id_kind), np.concatenate([digests for _, digests in entries])
 
@@ -164,6 +169,15 @@ class View:
         if self.spec.metric is Metric.COSINE:
             _refuse_first(~queries.any(axis=1), "is zero: it has no direction")
         return queries
+
+
+def _ids_between(part: Segment | Delta, span: Range) -> Ids:
+    inside = ~part.dead
+    if span.low is not None:
+        inside &= part.ids >= span.low
+    if span.high is not None:
+        inside &= part.ids < span.high
+    return part.ids[inside]
 
 
 def _refuse_first(bad: Any, why: str) -> None:
