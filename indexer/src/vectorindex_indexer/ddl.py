@@ -37,6 +37,7 @@ class Columns:
     """What must be known of the tables beside the manifest."""
 
     id_kind: IdKind = IdKind.INTEGER
+    collate: bool = True  # texts are not sorted by their bytes as they are
     vector_type: str = "bytea"
     vector_schema: str | None = None  # where the functions of pgvector are; None leaves that to the search_path
     deleted: DeletedKind = DeletedKind.BOOLEAN
@@ -151,10 +152,15 @@ def _write_id_index(spec: SourceSpec, columns: Columns) -> str:
     if columns.has_id_index:
         return _comment(title, "", "There is one already.")
     keys = _index_keys(spec, columns)
-    if columns.id_kind is IdKind.TEXT:
-        remarks = ["The collation matters: ids are compared byte by byte. An index in another, such as the primary key's, is of no use."]
+    if columns.id_kind is IdKind.TEXT and columns.collate:
+        remarks = [
+            "The collation matters: ids are compared byte by byte. An index in another, as the primary key's mostly is, is of no use. "
+            "Only where the column or the database has the collation C, the primary key serves."
+        ]
     else:
-        remarks = [f"Leave it out where the primary key or another index begins with ({', '.join(keys)}), or with the id."]
+        serving = f"the primary key or another index begins with ({', '.join(keys)}), or with the id"
+        other = ", and where you take the index of section 3, which serves as well" if _why_no_digests(columns) is None else ""
+        remarks = [f"Leave it out where {serving}{other}."]
     index = _write_index(_index_name(spec.table, "ids"), spec.table, keys, is_partitioned=columns.is_partitioned)
     return "\n".join([_comment(title, "", *remarks, *_about_partitions(columns)), index])
 
@@ -211,7 +217,7 @@ def _about_partitions(columns: Columns) -> list[str]:
 
 def _index_keys(spec: SourceSpec, columns: Columns) -> list[str]:
     """Return what an index of ranges of ids begins with: the model key, of which one value is asked, and the id."""
-    row_id = quote(spec.id_column) + (' COLLATE "C"' if columns.id_kind is IdKind.TEXT else "")
+    row_id = quote(spec.id_column) + (' COLLATE "C"' if columns.id_kind is IdKind.TEXT and columns.collate else "")
     return [*([] if spec.model_column is None else [quote(spec.model_column)]), row_id]
 
 

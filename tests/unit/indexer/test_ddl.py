@@ -132,6 +132,8 @@ def test_metadata_gets_an_index_by_its_id() -> None:
 def test_ranges_of_texts_are_indexed_byte_by_byte() -> None:
     script = statements(write(make_spec(), Columns(id_kind=IdKind.TEXT)))
     assert 'CREATE INDEX CONCURRENTLY "embeddings_vectorindex_ids" ON "public"."embeddings" ("model", "id" COLLATE "C")' in script
+    sorted_so = statements(write(make_spec(), Columns(id_kind=IdKind.TEXT, collate=False)))
+    assert 'CREATE INDEX CONCURRENTLY "embeddings_vectorindex_ids" ON "public"."embeddings" ("model", "id")' in sorted_so
 
 
 @pytest.mark.parametrize(
