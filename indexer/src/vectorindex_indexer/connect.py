@@ -3,7 +3,9 @@
 Nothing but the arguments decides where a connection goes: no `PG*` variable, service or password file has a say.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
@@ -13,6 +15,7 @@ import psycopg
 from vectorindex_indexer.config import PostgresAddress, SslMode, read_credentials
 from vectorindex_indexer.errors import SourceError
 from vectorindex_indexer.names import SourceReason
+from vectorindex_indexer.tls import is_out_of_time, private_file
 
 CONNECT_SECONDS: Final = 10
 """Longest wait for a connection. A server that needs longer is as good as away."""
@@ -42,13 +45,23 @@ class Connector:
 
     def open(self) -> psycopg.Connection:
         """Connect. Raise SourceError with the reason why not."""
-        parameters = self._parameters()
         try:
-            return psycopg.connect(**parameters, prepare_threshold=None)  # type: ignore[arg-type]
+            with self._client_certificate() as certificate:
+                parameters = self._parameters() | certificate
+                return psycopg.connect(**parameters, prepare_threshold=None)  # type: ignore[arg-type]
         except psycopg.Error as error:
-            raise connect_error(error, self.address) from None  # its text may quote the server
+            raise self._explain(connect_error(error, self.address)) from None  # its text may quote the server
         except UnicodeError:
             raise SourceError(SourceReason.HOST_UNREACHABLE, f"{self.address.host!r} is no valid host name") from None
+
+    def _explain(self, error: SourceError) -> SourceError:
+        """Return the error, or a more precise one."""
+        if error.reason is not SourceReason.TLS_UNTRUSTED or not is_out_of_time(
+            self.address, self._root_certificate(), self.connect_seconds
+        ):
+            return error
+        message = f"the certificate of {self.address.host}:{self.address.port}, or of its CA, has expired or is not valid yet"
+        return SourceError(SourceReason.TLS_EXPIRED, message)
 
     def _parameters(self) -> dict[str, str | int]:
         credentials = read_credentials(self.credentials)
@@ -65,6 +78,7 @@ class Connector:
             "sslmode": _SSL_MODES[self.address.ssl_mode],
             "sslrootcert": str(self._root_certificate()),
             "sslcertmode": "disable",
+            "sslcrl": str(self.tls / "unused"),  # without this word, it looks in the home folder
             "gssencmode": "disable",
             "connect_timeout": self.connect_seconds,
             "keepalives": 1,
@@ -85,6 +99,26 @@ class Connector:
             raise SourceError(SourceReason.TLS_FAILED, f"sslMode {mode} needs a CA certificate, but the TLS folder has no ca.crt")
         return path
 
+    @contextlib.contextmanager
+    def _client_certificate(self) -> Iterator[dict[str, str | int]]:
+        """Offer what libpq needs to show our certificate, while it connects; nothing when the index has none."""
+        if not self.address.client_certificate:
+            yield {}
+            return
+        certificate, key = (_read_tls(self.tls, name) for name in ("tls.crt", "tls.key"))
+        with private_file("tls.crt", certificate) as certificate_path, private_file("tls.key", key) as key_path:
+            # A password that fits no key: without one, an encrypted key would make libpq ask the terminal.
+            yield {"sslcertmode": "allow", "sslcert": certificate_path, "sslkey": key_path, "sslpassword": "none"}
+
+
+def _read_tls(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        problem = "has no" if isinstance(error, FileNotFoundError) else "has an unreadable"
+        message = f"a client certificate is asked for, but the TLS folder {problem} {name}"
+        raise SourceError(SourceReason.CLIENT_CERTIFICATE_REFUSED, message, retryable=True) from None
+
 
 def _neutral_defaults() -> dict[str, str]:
     """Give every option that the environment would set its built-in value instead. A service can only fill what isn't given."""
@@ -96,12 +130,22 @@ def _neutral_defaults() -> dict[str, str]:
     }
 
 
+_REFUSED: Final = SourceReason.CLIENT_CERTIFICATE_REFUSED
+
 # libpq passes on no SQLSTATE of a refused connection, so its text is all there is. It is matched, never shown.
 _CONNECT_TEXTS: Final[tuple[tuple[str, SourceReason, str, bool], ...]] = (
     ("too many connections", SourceReason.TOO_MANY_CONNECTIONS, "{where} has no connection left for us", True),
     ("too many clients", SourceReason.TOO_MANY_CONNECTIONS, "{where} has no connection left for us", True),
     ("remaining connection slots", SourceReason.TOO_MANY_CONNECTIONS, "{where} has no connection left for us", True),
     ("no more connections allowed", SourceReason.TOO_MANY_CONNECTIONS, "{where} has no connection left for us", True),
+    ("requires a valid client certificate", _REFUSED, "{where} asks for a client certificate, and none was given", False),
+    ("certificate authentication failed", _REFUSED, "{where} let our client certificate not pass for this user", False),
+    ("alert unknown ca", _REFUSED, "{where} does not know the CA of our client certificate", False),
+    ("alert certificate expired", _REFUSED, "{where} found our client certificate expired", False),
+    ("alert certificate required", _REFUSED, "{where} asks for a client certificate, and none was given", False),
+    ("could not read certificate file", _REFUSED, "tls.crt in the TLS folder can't be read as a certificate", False),
+    ("private key file", _REFUSED, "tls.key in the TLS folder is no unencrypted key of the certificate in tls.crt", True),
+    ("certificate present, but not private key", _REFUSED, "tls.key in the TLS folder can't be read as a key", True),
     ("password authentication failed", SourceReason.AUTHENTICATION_FAILED, "{where} refused user name or password", False),
     ("authentication failed", SourceReason.AUTHENTICATION_FAILED, "{where} refused our authentication", False),
     ("password supplied", SourceReason.AUTHENTICATION_FAILED, "{where} asks for a password, but the one given is empty", False),
@@ -120,10 +164,9 @@ _CONNECT_TEXTS: Final[tuple[tuple[str, SourceReason, str, bool], ...]] = (
     ("pg_hba.conf rejects", SourceReason.AUTHENTICATION_FAILED, "{where} has a rule that rejects this user (pg_hba.conf)", False),
     ("not permitted to log in", SourceReason.AUTHENTICATION_FAILED, "{where}: the role may not log in", False),
     ("permission denied for database", SourceReason.PERMISSION_DENIED, "{where}: the role lacks CONNECT on the database", False),
-    ("does not support ssl", SourceReason.TLS_FAILED, "{where} does not offer TLS, but sslMode {mode} asks for it", False),
-    ("does not match host name", SourceReason.TLS_FAILED, "the certificate of {where} is for another host name", False),
-    ("certificate has expired", SourceReason.TLS_FAILED, "the certificate of {where} has expired", False),
-    ("certificate verify failed", SourceReason.TLS_FAILED, "the certificate of {where} is not signed by the CA in ca.crt", False),
+    ("does not support ssl", SourceReason.TLS_NOT_OFFERED, "{where} does not offer TLS, but sslMode {mode} asks for it", False),
+    ("does not match host name", SourceReason.TLS_WRONG_HOST, "the certificate of {where} is for another host name", False),
+    ("certificate verify failed", SourceReason.TLS_UNTRUSTED, "the certificate of {where} is not signed by the CA in ca.crt", False),
     ("root certificate file", SourceReason.TLS_FAILED, "ca.crt in the TLS folder can't be read as a certificate", False),
     ("starting up", SourceReason.HOST_UNREACHABLE, "{where} is starting up", True),
     ("shutting down", SourceReason.HOST_UNREACHABLE, "{where} is shutting down", True),

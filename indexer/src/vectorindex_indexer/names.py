@@ -64,7 +64,12 @@ class SourceReason(StrEnum):
     AUTHENTICATION_FAILED = "AuthenticationFailed"
     CREDENTIALS_MISSING = "CredentialsMissing"  # the credentials folder lacks `username` or `password`
     HOST_UNREACHABLE = "HostUnreachable"  # no such host name, refused, no route, or no answer in time
-    TLS_FAILED = "TlsFailed"
+    TLS_FAILED = "TlsFailed"  # for another reason than the following
+    TLS_NOT_OFFERED = "TlsNotOffered"
+    TLS_UNTRUSTED = "TlsUntrusted"  # the server's certificate is not signed by the CA
+    TLS_WRONG_HOST = "TlsWrongHost"  # it is for another host name
+    TLS_EXPIRED = "TlsExpired"
+    CLIENT_CERTIFICATE_REFUSED = "ClientCertificateRefused"  # or missing where one is asked for
     DATABASE_MISSING = "DatabaseMissing"
     TABLE_MISSING = "TableMissing"
     COLUMN_MISSING = "ColumnMissing"

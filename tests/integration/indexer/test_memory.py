@@ -69,5 +69,4 @@ def test_a_build_takes_no_more_than_estimated_and_not_much_less(type_: IndexType
 
     estimate = estimate_build_bytes(make_spec(kind), rows, 8)
 
-    print(f"{kind}: {taken / 2**20:.0f} MiB taken, {estimate / 2**20:.0f} MiB estimated, {estimate / taken:.2f}")
-    assert taken <= estimate <= 2 * taken
+    assert taken <= estimate <= 2 * taken, f"{taken / 2**20:.0f} MiB taken, {estimate / 2**20:.0f} MiB estimated"

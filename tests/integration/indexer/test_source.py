@@ -361,7 +361,7 @@ def reason_of(source: Source) -> tuple[SourceReason, str]:
         ({"source__postgres__port": 1}, SourceReason.HOST_UNREACHABLE, ":1"),
         ({"source__postgres__host": "no-such-host.invalid"}, SourceReason.HOST_UNREACHABLE, "no-such-host.invalid"),
         ({"source__postgres__database": "nowhere"}, SourceReason.DATABASE_MISSING, "nowhere"),
-        ({"source__postgres__sslMode": "Require"}, SourceReason.TLS_FAILED, "TLS"),
+        ({"source__postgres__sslMode": "Require"}, SourceReason.TLS_NOT_OFFERED, "TLS"),
         ({"source__table__name": "nowhere"}, SourceReason.TABLE_MISSING, "nowhere"),
         ({"source__table__schema": "nowhere"}, SourceReason.TABLE_MISSING, "nowhere"),
         ({"source__tombstone__metadata__table__name": "nowhere"}, SourceReason.TABLE_MISSING, "nowhere"),
