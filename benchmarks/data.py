@@ -4,6 +4,7 @@ Vectors are clustered as text embeddings are: unit vectors of 384 dimensions aro
 space of 12 dimensions, with a little noise in all 384. They are made up: recall on them says nothing about recall on yours.
 """
 
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -78,7 +79,7 @@ def live_rows(rows: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
 
 def fill(connection: psycopg.Connection[Any], table: str, rows: int, say: Callable[[str], None]) -> None:
     """Make sure that a table holds the rows: it is made anew, unless it already does."""
-    name, mark = sql.Identifier(table), f"{rows} rows, version {VERSION}, seed {SEED}"
+    name, mark = sql.Identifier(table), describe(table, rows)
     described = connection.execute("SELECT obj_description(to_regclass(%s), 'pg_class')", (table,)).fetchone()
     if described == (mark,):
         return
@@ -99,6 +100,12 @@ def fill(connection: psycopg.Connection[Any], table: str, rows: int, say: Callab
     connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(name))
     connection.execute("CHECKPOINT")
     connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(name, sql.Literal(mark)))
+
+
+def describe(table: str, rows: int) -> str:
+    """Name what a table holds and how it was made: a kept one of another name is made anew."""
+    made = "\n".join([CREATE[table], *INDEXES[table]]).encode()
+    return f"{rows} rows, version {VERSION}, seed {SEED}, made by {zlib.crc32(made):08x}"
 
 
 def to_copy(chunk: Chunk) -> bytes:
