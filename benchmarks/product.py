@@ -183,11 +183,14 @@ def _without(bucket: Bucket, ids: NDArray[np.int64]) -> Bucket:
     return Bucket(bucket.ids[kept], bucket.stamps[kept], bucket.digests[kept], bucket.codes[kept], bucket.quarantine[kept])
 
 
-def spoil_codes(belief: Belief, ids: NDArray[np.int64], rng: np.random.Generator) -> Belief:
-    """Return the belief with other vectors in the index for some rows, and nothing compared yet, so that all of FAISS is due."""
-    noise = rng.standard_normal((ids.size, belief.view.spec.dimension), np.float32)
-    ledger = replace(belief.ledger, compared=np.full(len(belief.ledger.buckets), -np.inf))
-    return replace(belief, ledger=ledger, view=belief.view.change(ids, ids, encode(noise, belief.view.spec.metric)))
+def damage_index(belief: Belief, ids: NDArray[np.int64], rng: np.random.Generator) -> Belief:
+    """Return the belief with an index that lost every second of some rows and has other vectors for the rest; the ledger is as it was.
+
+    As rows are gone, the numbers of ledger and index differ, and the next cycle compares the two whole.
+    """
+    changed = ids[1::2]
+    noise = rng.standard_normal((changed.size, belief.view.spec.dimension), np.float32)
+    return replace(belief, view=belief.view.change(ids, changed, encode(noise, belief.view.spec.metric)))
 
 
 def check_against(belief: Belief, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
