@@ -53,13 +53,16 @@ class ServedIndex:
         self.metrics = Metrics(self.identity.name)
         self.ids, self.vectors = make_rows(rows, self.identity.index.dimension)
         spec = self.identity.index
-        view = build_view(spec, self.ids, self.vectors, generation)
-        self.published: Published | None = PublishedView(view, "2026-11-25T09:00:01.250Z")
+        self.published: Published | None = None
+        self.publish(build_view(spec, self.ids, self.vectors, generation))
         self.proven = True
         self.ready = True
         self.alive = True
         self.stopped = False
         self.accepting = True
+
+    def publish(self, view: View) -> None:
+        self.published = PublishedView(view, "2026-11-25T09:00:01.250Z")
 
     def is_ready(self) -> bool:
         return self.ready and self.accepting and self.published is not None

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import re
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated, Final, NamedTuple, NoReturn, Protocol
 
@@ -22,7 +24,8 @@ from vectorindex_indexer import metrics, names, report
 from vectorindex_indexer.batcher import Answer, Batcher, BusyError, NothingToSearchError, Publisher, Query
 from vectorindex_indexer.config import Identity, IndexType, Metric
 from vectorindex_indexer.errors import SearchError
-from vectorindex_indexer.openapi import MAX_BODY_BYTES, MAX_EF_SEARCH, MAX_HITS, MAX_K, MAX_QUERIES, build_openapi
+from vectorindex_indexer.keys import to_json
+from vectorindex_indexer.openapi import MAX_BODY_BYTES, MAX_EF_SEARCH, MAX_HITS, MAX_K, MAX_NPROBE, MAX_QUERIES, build_openapi
 
 BODY_SECONDS: Final = 10.0  # in which a body must have come
 SEARCH_SECONDS: Final = 30.0  # in which a search must be answered, its waiting included
@@ -92,12 +95,13 @@ class SearchRequest(Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     vectors: Annotated[list[list[float]], Meta(min_length=1, max_length=MAX_QUERIES)] | None = None
     k: Annotated[int, Meta(ge=1, le=MAX_K)] = 10
     ef_search: Annotated[int, Meta(ge=1, le=MAX_EF_SEARCH)] | None = None
+    nprobe: Annotated[int, Meta(ge=1, le=MAX_NPROBE)] | None = None
 
 
 class Hit(Struct, frozen=True):
     """One row found. A score beyond float32 is null: JSON knows no infinity."""
 
-    id: int
+    id: int | str
     score: float
 
 
@@ -296,11 +300,20 @@ class SearchApp:
             raise _describe(body, error) from None
         if (request.vector is None) == (request.vectors is None):
             raise _ProblemError(HTTPStatus.BAD_REQUEST, "exactly one of vector and vectors is needed", field="vector")
-        if request.ef_search is not None and self._index.type is not IndexType.HNSW:
-            raise _ProblemError(HTTPStatus.BAD_REQUEST, f"an index of type {self._index.type} has no efSearch", field="efSearch")
+        self._check_reach(request)
         if request.vectors is not None and len(request.vectors) * request.k > MAX_HITS:
             raise _ProblemError(HTTPStatus.BAD_REQUEST, f"vectors times k may be {MAX_HITS} at most", field="k")
-        return Query(self._to_array(request), request.k, request.ef_search, single=request.vectors is None)
+        return Query(self._to_array(request), request.k, request.ef_search, request.nprobe, single=request.vectors is None)
+
+    def _check_reach(self, request: SearchRequest) -> None:
+        """Refuse what an index of this type does not know, and more lists than it has."""
+        index = self._index
+        if request.ef_search is not None and index.type is not IndexType.HNSW:
+            raise _ProblemError(HTTPStatus.BAD_REQUEST, f"only HNSW has efSearch, and this index is {index.type}", field="efSearch")
+        if request.nprobe is not None and index.type is not IndexType.IVFFLAT:
+            raise _ProblemError(HTTPStatus.BAD_REQUEST, f"only IVFFlat has nprobe, and this index is {index.type}", field="nprobe")
+        if request.nprobe is not None and request.nprobe > index.ivf.nlist:
+            raise _ProblemError(HTTPStatus.BAD_REQUEST, f"this index has {index.ivf.nlist} lists", field="nprobe")
 
     def _to_array(self, request: SearchRequest) -> NDArray[np.float32]:
         """Return the queries as (q, d) float32, all finite and, under Cosine, none of them zero."""
@@ -325,13 +338,15 @@ class SearchApp:
 
 def render(query: Query, answer: Answer) -> Answer:
     """Return the answer with its body; called in the search thread, so that a large one doesn't hold up the loop."""
-    # Padding is known by its score: -1 may well be a row's id.
-    results = [
-        [Hit(row, score) for row, score in zip(rows, scores, strict=True) if score == score]  # noqa: PLR0124 - false for NaN only
-        for rows, scores in zip(answer.ids.tolist(), answer.scores.tolist(), strict=True)
-    ]
+    rows = zip(answer.ids, answer.scores.tolist(), strict=True)
+    results = [_list_hits(to_json(ids, answer.id_kind), scores) for ids, scores in rows]
     document = SearchAnswer(answer.generation, answer.as_of, answer.proven, results[0] if query.single else results)
-    return Answer(answer.generation, answer.as_of, answer.proven, answer.ids, answer.scores, msgspec.json.encode(document))
+    return replace(answer, body=msgspec.json.encode(document))
+
+
+def _list_hits(ids: Sequence[int | str], scores: Sequence[float]) -> list[Hit]:
+    """Return hits without the padding, which is known by its score: any id may be a row's."""
+    return [Hit(row, score) for row, score in zip(ids, scores, strict=True) if score == score]  # noqa: PLR0124 - false for NaN only
 
 
 _AT: Final = re.compile(r"^(?P<problem>.*?)(?: - at `\$\.?(?P<field>.*)`)?\Z", re.DOTALL)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectorindex_indexer.errors import SearchError, VectorIndexError
+from vectorindex_indexer.keys import IdKind, Ids
 
 BATCH_QUERIES: Final = 1024  # a batch is closed once it has so many; bounds what one search can hold up
 WAITING_QUERIES: Final = 8192  # beyond that we are too slow for what comes in, and say so at once
@@ -23,8 +24,14 @@ class SearchView(Protocol):
     def generation(self) -> int:
         """Which build of the index it is."""
 
-    def search(self, queries: NDArray[np.float32], k: int, ef_search: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return ids and scores, (q, k) each, padded with id -1 where fewer than k rows are live."""
+    @property
+    def id_kind(self) -> IdKind:
+        """What its ids are."""
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, ef_search: int | None = None, nprobe: int | None = None
+    ) -> tuple[Ids, NDArray[np.float32]]:
+        """Return ids and scores, (q, k) each, padded with scores of NaN where fewer than k rows are live."""
 
 
 class Published(Protocol):
@@ -58,17 +65,19 @@ class Query:
     vectors: NDArray[np.float32]
     k: int
     ef_search: int | None = None
+    nprobe: int | None = None
     single: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found. `ids` (q, k) int64 and `scores` (q, k) float32, row i answers query i; id -1 is padding."""
+    """What was found. `ids` (q, k) and `scores` (q, k) float32, row i answers query i; a score of NaN is padding."""
 
     generation: int
     as_of: str
     proven: bool
-    ids: NDArray[np.int64]
+    id_kind: IdKind
+    ids: Ids
     scores: NDArray[np.float32]
     body: bytes = b""  # the answer as sent
 
@@ -163,17 +172,17 @@ class Batcher:
         return outcomes
 
     def _search_group(self, published: Published, proven: bool, queries: Sequence[Query]) -> list[_Outcome]:
-        """Answer queries that agree in `k` and `ef_search` by one call."""
+        """Answer queries that agree in all but their vectors by one call."""
         view = published.view
         vectors = queries[0].vectors if len(queries) == 1 else np.concatenate([query.vectors for query in queries])
         try:
             self._on_batch(len(vectors))
-            ids, scores = view.search(vectors, queries[0].k, queries[0].ef_search)
+            ids, scores = view.search(vectors, queries[0].k, queries[0].ef_search, queries[0].nprobe)
             outcomes: list[_Outcome] = []
             start = 0
             for query in queries:
                 end = start + len(query.vectors)
-                answer = Answer(view.generation, published.as_of_text, proven, ids[start:end], scores[start:end])
+                answer = Answer(view.generation, published.as_of_text, proven, view.id_kind, ids[start:end], scores[start:end])
                 outcomes.append(self._render(query, answer))
                 start = end
         except SearchError as error:
@@ -188,7 +197,7 @@ class Batcher:
 
 def _group(queries: Sequence[Query]) -> list[list[int]]:
     """Return the positions of the queries in groups that can be searched in one call."""
-    groups: dict[tuple[int, int | None], list[int]] = {}
+    groups: dict[tuple[int, int | None, int | None], list[int]] = {}
     for position, query in enumerate(queries):
-        groups.setdefault((query.k, query.ef_search), []).append(position)
+        groups.setdefault((query.k, query.ef_search, query.nprobe), []).append(position)
     return list(groups.values())

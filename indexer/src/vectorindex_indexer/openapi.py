@@ -9,6 +9,7 @@ MAX_QUERIES: Final = 1000  # in one request
 MAX_K: Final = 1000
 MAX_HITS: Final = 100_000  # queries times k: bounds the answer to a few megabytes
 MAX_EF_SEARCH: Final = 4096
+MAX_NPROBE: Final = 65536
 
 _SCORE: Final = {
     Metric.COSINE: "Cosine similarity, -1 to 1; higher is nearer.",
@@ -96,6 +97,14 @@ def _build_schemas(identity: Identity) -> dict[str, Any]:
             "default": identity.index.hnsw.ef_search,
             "description": "Width of the search: more is more exact and slower",
         }
+    if identity.index.type is IndexType.IVFFLAT:
+        search["nprobe"] = {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": identity.index.ivf.nlist,
+            "default": identity.index.ivf.nprobe,
+            "description": "Lists that are read: more is more exact and slower",
+        }
     hits = {"type": "array", "items": {"$ref": "#/components/schemas/Hit"}}
     return {
         "Vector": {"type": "array", "minItems": dimension, "maxItems": dimension, "items": {"type": "number"}},
@@ -109,7 +118,10 @@ def _build_schemas(identity: Identity) -> dict[str, Any]:
             "type": "object",
             "required": ["id", "score"],
             "properties": {
-                "id": {"type": "integer", "format": "int64", "description": "The row's id in Postgres"},
+                "id": {
+                    "type": ["integer", "string"],
+                    "description": "The row's id in Postgres: a number of up to 64 bits, a uuid as Postgres writes it, or a text",
+                },
                 "score": {"type": ["number", "null"], "description": f"{_SCORE[identity.index.metric]} Null if beyond float32."},
             },
         },

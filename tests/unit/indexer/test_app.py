@@ -13,10 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.served import DIMENSION, HNSW, ServedIndex
+from tests.support.views import build_view
 from vectorindex_indexer import app as app_module
 from vectorindex_indexer import report
 from vectorindex_indexer.app import Doors, SearchApp, build_ops_app
-from vectorindex_indexer.config import IndexSpec, IndexType, Metric
+from vectorindex_indexer.config import IndexSpec, IndexType, Ivf, Metric
+from vectorindex_indexer.keys import IdKind
 from vectorindex_indexer.openapi import MAX_BODY_BYTES, MAX_K, MAX_QUERIES
 
 PATH = "/v1/indexes/docs/search"
@@ -180,6 +182,64 @@ def test_a_flat_index_has_no_ef_search() -> None:
     assert (answer.status_code, answer.json()["field"]) == (400, "efSearch")
 
 
+IVF = IndexSpec(DIMENSION, Metric.COSINE, IndexType.IVFFLAT, ivf=Ivf(nlist=4, nprobe=1))
+
+
+@pytest.mark.parametrize(
+    ("index", "reach", "detail"),
+    [
+        (IndexSpec(DIMENSION, Metric.COSINE, IndexType.FLAT), {"nprobe": 1}, "only IVFFlat has nprobe, and this index is Flat"),
+        (IndexSpec(DIMENSION, Metric.COSINE, IndexType.HNSW, HNSW), {"nprobe": 1}, "only IVFFlat has nprobe, and this index is HNSW"),
+        (IVF, {"efSearch": 10}, "only HNSW has efSearch, and this index is IVFFlat"),
+        (IVF, {"nprobe": 5}, "this index has 4 lists"),
+        (IVF, {"nprobe": 0}, "expected int >= 1"),
+    ],
+)
+def test_a_reach_that_the_index_does_not_have_is_refused(index: IndexSpec, reach: dict[str, int], detail: str) -> None:
+    answer = search(ServedIndex(index=index), vector=[1, 2, 3, 4], **reach)
+
+    assert (answer.status_code, answer.json()["field"], answer.json()["detail"]) == (400, next(iter(reach)), detail)
+
+
+def test_nprobe_reaches_the_index() -> None:
+    served = ServedIndex(rows=400, index=IVF)
+    queries = np.random.default_rng(5).normal(size=(50, DIMENSION)).round(3).tolist()
+
+    def count_hits(**reach: int) -> int:
+        results = search(served, vectors=queries, k=20, **reach).json()["results"]
+        pairs = zip(results, queries, strict=True)
+        return sum(len({hit["id"] for hit in hits} & set(nearest(served, query, 20))) for hits, query in pairs)
+
+    assert count_hits() < 900
+    assert count_hits(nprobe=4) == 1000
+
+
+@pytest.mark.parametrize(
+    ("kind", "ids", "expected"),
+    [
+        (IdKind.UUID, np.array([bytes(15) + b"\1", b"\1" + bytes(15)], "S16"), [f"{1:032x}", f"01{0:030x}"]),
+        (IdKind.TEXT, np.array(["zwölf".encode(), b"a"]), ["zwölf", "a"]),
+    ],
+)
+def test_ids_that_are_no_numbers_are_answered_as_texts(kind: IdKind, ids: Any, expected: list[str]) -> None:
+    served = ServedIndex(rows=2)
+    served.publish(build_view(served.identity.index, ids, served.vectors, kind=kind))
+
+    hits = search(served, vector=served.vectors[0].tolist(), k=5).json()["results"]
+
+    assert [hit["id"].replace("-", "") for hit in hits] == expected
+    assert hits[0]["score"] > hits[1]["score"]
+
+
+def test_the_description_tells_what_can_be_asked() -> None:
+    def properties(index: IndexSpec) -> set[str]:
+        document = ask(ServedIndex(rows=10, index=index), "GET", "/openapi.json").json()
+        return set(document["components"]["schemas"]["Search"]["properties"])
+
+    assert properties(IVF) == {"vector", "vectors", "k", "nprobe"}
+    assert properties(IndexSpec(DIMENSION, Metric.COSINE, IndexType.HNSW, HNSW)) == {"vector", "vectors", "k", "efSearch"}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "headers", "status"),
     [
@@ -228,7 +288,8 @@ def test_a_defect_is_an_error_of_ours_without_its_text(served: ServedIndex, monk
 JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5),
     lambda inner: (
-        st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(["vector", "vectors", "k", "efSearch", "x"]), inner, max_size=4)
+        st.lists(inner, max_size=5)
+        | st.dictionaries(st.sampled_from(["vector", "vectors", "k", "efSearch", "nprobe", "x"]), inner, max_size=4)
     ),
     max_leaves=12,
 )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vectorindex_indexer import batcher as module
 from vectorindex_indexer.batcher import Answer, Batcher, BusyError, NothingToSearchError, Query, SearchView
 from vectorindex_indexer.errors import SearchError
+from vectorindex_indexer.keys import IdKind
 
 WAIT_SECONDS = 10.0
 
@@ -19,14 +20,17 @@ class GatedView:
     """Answers each query with its own first number as id, once the gate is open; refuses negative ones."""
 
     generation = 1
+    id_kind = IdKind.INTEGER
 
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.entered = threading.Event()
-        self.calls: list[tuple[int, int, int | None]] = []
+        self.calls: list[tuple[int, int, int | None, int | None]] = []
 
-    def search(self, queries: NDArray[np.float32], k: int, ef_search: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        self.calls.append((len(queries), k, ef_search))
+    def search(
+        self, queries: NDArray[np.float32], k: int, ef_search: int | None = None, nprobe: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        self.calls.append((len(queries), k, ef_search, nprobe))
         self.entered.set()
         assert self.gate.wait(WAIT_SECONDS)
         if (queries < 0).any():
@@ -53,8 +57,8 @@ class Publisher:
         return self if self._view is not None else None
 
 
-def make_query(*firsts: int, k: int = 1, ef_search: int | None = None) -> Query:
-    return Query(np.array([[first] for first in firsts], np.float32), k, ef_search)
+def make_query(*firsts: int, k: int = 1, ef_search: int | None = None, nprobe: int | None = None) -> Query:
+    return Query(np.array([[first] for first in firsts], np.float32), k, ef_search, nprobe)
 
 
 async def search_behind(batcher: Batcher, view: GatedView, queries: list[Query]) -> list[Answer | BaseException]:
@@ -83,15 +87,16 @@ def found(outcome: Answer | BaseException) -> list[int]:
 
 def test_what_waits_is_searched_in_one_call() -> None:
     view, outcomes, sizes = run([make_query(1), make_query(2, 3), make_query(4)])
-    assert view.calls == [(1, 1, None), (4, 1, None)]
+    assert view.calls == [(1, 1, None, None), (4, 1, None, None)]
     assert [found(outcome) for outcome in outcomes] == [[1], [2, 3], [4]]
     assert sizes == [1, 4]
 
 
 def test_only_equal_parameters_share_a_call() -> None:
-    view, outcomes, _ = run([make_query(1), make_query(2, k=5), make_query(3), make_query(4, ef_search=9), make_query(5, k=5)])
-    assert view.calls[1:] == [(2, 1, None), (2, 5, None), (1, 1, 9)]
-    assert [found(outcome) for outcome in outcomes] == [[1], [2], [3], [4], [5]]
+    others = [make_query(4, ef_search=9), make_query(5, k=5), make_query(6, nprobe=4)]
+    view, outcomes, _ = run([make_query(1), make_query(2, k=5), make_query(3), *others])
+    assert view.calls[1:] == [(2, 1, None, None), (2, 5, None, None), (1, 1, 9, None), (1, 1, None, 4)]
+    assert [found(outcome) for outcome in outcomes] == [[1], [2], [3], [4], [5], [6]]
 
 
 def test_one_refused_query_does_not_spoil_the_batch() -> None:
@@ -135,7 +140,7 @@ def test_who_gives_up_is_not_searched_for() -> None:
         await asyncio.gather(first, patient)
 
     asyncio.run(ask())
-    assert view.calls == [(1, 1, None), (1, 1, None)]
+    assert view.calls == [(1, 1, None, None), (1, 1, None, None)]
 
 
 def test_too_many_waiting_queries_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

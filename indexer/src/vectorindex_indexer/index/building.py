@@ -33,7 +33,7 @@ class Builder:
         self._trained = Trained()
         self._store: Store | None = None
         self._ids: list[Ids] = []
-        self._waiting: list[Floats] = []
+        self._waiting: Floats = np.empty((0, spec.dimension), np.float32)
         self._waiting_rows = 0
 
     @property
@@ -69,15 +69,13 @@ class Builder:
             with faiss_threads(self._threads):
                 return store.add(codes)
         digests = store.codec.digest(store.codec.encode(codes))
-        self._waiting.append(np.array(codes, np.float32))
-        self._waiting_rows += len(codes)
-        if self._waiting_rows >= GRAPH_ROWS or self._waiting_rows * dimension * 4 >= GRAPH_BYTES:
-            self._add_waiting()
+        self._wait(codes)
         return digests
 
     def finish(self) -> View:
         """Return the view; the builder is not to be used any more. Without rows it is empty."""
         self._add_waiting()
+        self._waiting = self._waiting[:0].copy()  # gives its memory back before the rest is made
         view = self._view
         untrained = rows_to_train(view.spec) > 0 and self._trained.is_empty
         view = replace(view, fallback=TOO_FEW_ROWS if untrained else "")
@@ -93,9 +91,22 @@ class Builder:
             self._store.reserve(self._capacity)
         return self._store
 
+    def _wait(self, codes: Floats) -> None:
+        """Gather rows until there are enough of them to be added to a graph together."""
+        if not len(self._waiting):
+            dimension = self._view.spec.dimension
+            self._waiting = np.empty((min(GRAPH_ROWS, max(1, GRAPH_BYTES // (4 * dimension))), dimension), np.float32)
+        taken = 0
+        while taken < len(codes):
+            part = codes[taken : taken + len(self._waiting) - self._waiting_rows]
+            self._waiting[self._waiting_rows : self._waiting_rows + len(part)] = part
+            self._waiting_rows += len(part)
+            taken += len(part)
+            if self._waiting_rows == len(self._waiting):
+                self._add_waiting()
+
     def _add_waiting(self) -> None:
-        if self._store is not None and self._waiting:
-            portion = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
-            self._waiting, self._waiting_rows = [], 0
+        if self._store is not None and self._waiting_rows:
             with faiss_threads(self._threads):
-                self._store.add(portion)
+                self._store.add(self._waiting[: self._waiting_rows])
+            self._waiting_rows = 0
