@@ -140,7 +140,8 @@ class View:
         does not continue the one that was sealed.
         """
         delta = self.delta
-        if delta.origin != part.origin or not np.array_equal(delta.ids[: part.delta_rows][part.kept], part.ids):
+        continues = delta.origin == part.origin and delta.rows >= part.delta_rows
+        if not continues or not np.array_equal(delta.ids[part.kept], part.ids):
             raise ValueError("the sealed rows are not those of this view's delta")
         since = slice(part.delta_rows, delta.rows)
         rest = make_delta(self.spec.dimension, self.id_kind, delta.ids[since], delta.codes[since], delta.dead[since])
