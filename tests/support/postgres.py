@@ -515,21 +515,28 @@ def database(postgres_server: Server) -> Iterator[Database]:
     postgres_server.drop_database(clone.name)
 
 
+def create_wordnet_database(server: Server, rows: int = 1000, variant: Variant = Variant.TWO_TABLES) -> WordnetDatabase:
+    """Return a new database with real rows."""
+
+    def fill(connection: Connection) -> None:
+        _create_extension(connection)
+        load_rows(connection, rows=rows, variant=variant, data=_slice())
+        connection.execute("VACUUM (FREEZE, ANALYZE)")
+
+    template = server.template(("wordnet", rows, variant), fill)
+    clone = server.create_database(template)
+    return WordnetDatabase(server, clone.name, count_rows(plan_rows(_slice(), rows)), variant)
+
+
 @pytest.fixture
 def make_wordnet_database(postgres_server: Server) -> Iterator[MakeWordnetDatabase]:
     """Offer a function `(rows=1000, variant=Variant.TWO_TABLES)` that returns databases with real rows, gone after the test."""
     made: list[str] = []
 
     def make(rows: int = 1000, variant: Variant = Variant.TWO_TABLES) -> WordnetDatabase:
-        def fill(connection: Connection) -> None:
-            _create_extension(connection)
-            load_rows(connection, rows=rows, variant=variant, data=_slice())
-            connection.execute("VACUUM (FREEZE, ANALYZE)")
-
-        template = postgres_server.template(("wordnet", rows, variant), fill)
-        clone = postgres_server.create_database(template)
-        made.append(clone.name)
-        return WordnetDatabase(postgres_server, clone.name, count_rows(plan_rows(_slice(), rows)), variant)
+        database = create_wordnet_database(postgres_server, rows, variant)
+        made.append(database.name)
+        return database
 
     yield make
     for name in made:
@@ -548,7 +555,10 @@ def _slice() -> Slice:
 
 
 def _create_extension(connection: Connection) -> None:
-    connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    """Create pgvector where the server has it; on another it is only missed by those who use its types."""
+    connection.execute("""DO $$ BEGIN
+        IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector') THEN CREATE EXTENSION IF NOT EXISTS vector; END IF;
+    END $$""")
 
 
 def _parse_address(dsn: str) -> Address:

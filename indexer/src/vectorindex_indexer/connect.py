@@ -5,6 +5,7 @@ Nothing but the arguments decides where a connection goes: no `PG*` variable, se
 
 import contextlib
 import os
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,6 +51,9 @@ class Connector:
                 parameters = self._parameters() | certificate
                 return psycopg.connect(**parameters, prepare_threshold=None)  # type: ignore[arg-type]
         except psycopg.Error as error:
+            traceback.clear_frames(
+                error.__traceback__
+            )  # they hold the connection that was being made; the server would keep a session for it
             raise self._explain(connect_error(error, self.address)) from None  # its text may quote the server
         except UnicodeError:
             raise SourceError(SourceReason.HOST_UNREACHABLE, f"{self.address.host!r} is no valid host name") from None
@@ -217,9 +221,11 @@ _STATES: Final[dict[str, tuple[SourceReason, str]]] = {
     "57P01": (SourceReason.CONNECTION_LOST, "the connection was terminated by an administrator"),
     "57P02": (SourceReason.CONNECTION_LOST, "the connection was lost: the server crashed"),
     "57P03": (SourceReason.HOST_UNREACHABLE, "Postgres is not accepting connections"),
+    "57P04": (SourceReason.DATABASE_MISSING, "the database that held {what} was dropped"),
+    "25P04": (SourceReason.STATEMENT_CANCELLED, "the transaction on {what} was ended by a time-out of the server"),
     "25P03": (SourceReason.CONNECTION_LOST, "the connection was closed by Postgres: it was idle in a transaction for too long"),
 }
-_RETRYABLE_CLASSES: Final = ("08", "40", "53", "57P", "55P03", "57014", "25P03")
+_RETRYABLE_CLASSES: Final = ("08", "40", "53", "57P", "55P03", "57014", "25P")
 
 
 def statement_error(error: psycopg.Error, what: str) -> SourceError:
