@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.cluster import RunningCluster
 from tests.support.operator_process import IMAGE, Fleet, OperatorProcess, make_account, wait_for
-from tests.support.vector_index import make_index, make_manifest, make_stateful_set
+from tests.support.vector_index import GOLDEN, make_index, make_manifest, make_stateful_set
 from vectorindex_operator.api import Json
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -170,6 +170,15 @@ REWRITTEN: dict[str, Json] = {
     "a-tenth": {"pod": {"resources": {"requests": {"cpu": "0.1", "memory": "1e9"}, "limits": {"cpu": 1}}}},
     "below-a-milli": {"pod": {"resources": {"requests": {"cpu": "1u"}}}},
     "a-volume": {"storage": {"size": "1024Mi"}},
+    "certificates": {
+        "source": {
+            "postgres": {
+                "sslMode": "VerifyFull",
+                "caSecretRef": {"name": "pg-ca"},
+                "clientCertificateSecretRef": {"name": "docs-reader-tls"},
+            }
+        }
+    },
 }
 
 
@@ -327,6 +336,51 @@ def test_wishes_and_suspend_reach_the_members_at_once_and_echoes_come_back(
     serving.say(suspended=False, pending=0, proven=True, proof={"result": "ok", "reason": "Proven"})
     apply(suspend=False)
     serving.keep_reading(20, lambda: condition(read(), "Consistent") == ("True", "Proven"))
+
+
+PLAN = "fedcba9876543210"
+
+
+def test_a_held_change_is_told_with_the_command_that_approves_it_once(
+    cluster: RunningCluster, operator: OperatorProcess, namespace: str, serving: Fleet, read: Read
+) -> None:
+    proven = serving.read_live()["lastProven"]
+    plan = json.loads(GOLDEN.read_text())["heldPlan"]
+    said = {"result": "drift", "reason": "ChangeHeld", "message": "4012 of 9500 rows would go", "incarnation": "7/primary/2"}
+    serving.say(state="Held", proven=False, heldPlan=plan, proof=said)
+    index = wait_condition(read, "Consistent", "False", "ChangeHeld")
+    assert condition(index, "Ready") == ("True", "Serving")
+    (held,) = index["status"]["heldPlans"]
+    assert (held["id"], held["removes"], held["replicas"], held.get("approved")) == (PLAN, 4000, 2, None)
+    assert index["status"]["members"][0]["heldPlan"]["sampleIds"] == ["100001740"]
+    assert operator.metric("vectorindex_operator_held_plans", namespace=namespace, name="docs") == 1
+    wait_for("it is announced", lambda: len(events(cluster, namespace, "PlanHeld")) == 1)
+
+    (consistent,) = [c for c in index["status"]["conditions"] if c["type"] == "Consistent"]
+    command = consistent["message"].partition("To approve: kubectl ")[2].split()
+    assert serving.read_live()["wishes"]["approvePlan"] == ""
+    cluster.kubectl(*command)
+    wait_for("the approval is in the file", lambda: serving.read_live()["wishes"]["approvePlan"] == PLAN)
+    wait_for("the status says so", lambda: read()["status"]["heldPlans"][0].get("approved"))
+    assert serving.read_live()["lastProven"] == proven  # what a replica that holds a plan says is no proof
+
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    done = {"result": "ok", "reason": "Proven", "incarnation": "7/primary/2", "provenAt": now, "asOf": now}
+    serving.say(state="Serving", proven=True, heldPlan=None, identity={"approvedPlans": [PLAN]}, proof=done)
+    serving.keep_reading(20, lambda: condition(read(), "Consistent") == ("True", "Proven"))
+    wait_for("it is used up", lambda: read()["status"].get("approvedPlans") == [PLAN] and "heldPlans" not in read()["status"])
+    wait_for("it is handed down no more", lambda: serving.read_live()["wishes"]["approvePlan"] == "")
+    wait_for("the new server is what was proven", lambda: serving.read_live()["lastProven"]["incarnation"] == "7/primary/2")
+    wait_for("all is announced", lambda: len(events(cluster, namespace, "PlanApplied")) == 2)
+    assert [len(events(cluster, namespace, reason)) for reason in ("PlanHeld", "PlanApproved")] == [1, 1]
+
+    serving.say(state="Held", proven=False, heldPlan=plan, proof=said, identity={"approvedPlans": []})
+    index = wait_condition(read, "Consistent", "False", "ChangeHeld")
+    assert serving.read_live()["wishes"]["approvePlan"] == ""  # a replica without memory does not take the old approval for a new one
+    cluster.kubectl("annotate", "vidx", "docs", "-n", namespace, "vectorindex.dev/approve-plan-")
+    wait_for("it is forgotten", lambda: "approvedPlans" not in read()["status"])
+    annotate(cluster, namespace, approve_plan=PLAN)
+    wait_for("it is approved anew", lambda: serving.read_live()["wishes"]["approvePlan"] == PLAN)
 
 
 def test_each_transition_is_one_event_and_messages_reach_the_user(
