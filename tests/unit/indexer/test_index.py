@@ -111,7 +111,9 @@ def test_search_equals_brute_force(metric: Metric, kind: IndexType) -> None:
     for gone in ids[::7]:
         rows.pop(int(gone), None)
     rows |= {int(i): v for i, v in zip(ids[700:], vectors[700:], strict=True)}
-    queries = np.concatenate([vectors[98:103], make_rows(40, seed=1)[1]])
+    queries = make_rows(40, seed=1)[1]
+    if kind is IndexType.FLAT:  # the others don't promise which of many equal rows they find
+        queries = np.concatenate([vectors[98:103], queries])
     found, scores = view.search(queries, 10)
     hits = 0
     for i, query in enumerate(queries):

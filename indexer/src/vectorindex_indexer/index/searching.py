@@ -72,10 +72,11 @@ def _search_exact(segment: Segment, queries: Floats, want: int, metric: Metric) 
     assert isinstance(store, FlatStore)  # noqa: S101 - exact segments are flat
     width = min(want + _SLACK, segment.rows)
     distances, rows = store.search(queries, width)
-    live, enough = _drop_dead(segment, rows, want)
+    live = (rows >= 0) & ~segment.dead[rows]
+    enough = live.sum(axis=1) >= want
     if width < segment.rows:
-        enough &= ~_cut_at_tie(distances, live >= 0, want, _error_bound(queries, segment.reach, metric), metric)
-    return _settle(live, enough, lambda doubtful: _scan(segment, queries[doubtful], want, metric))
+        enough &= ~_cut_at_tie(distances, live, want, _error_bound(queries, segment.reach, metric), metric)
+    return _settle(np.where(live, rows, -1), enough, lambda doubtful: _scan(segment, queries[doubtful], want, metric))
 
 
 def _search_flat(segment: Segment, queries: Floats, want: int, metric: Metric) -> Positions:
@@ -89,22 +90,21 @@ def _search_flat(segment: Segment, queries: Floats, want: int, metric: Metric) -
 def _search_graph(segment: Segment, queries: Floats, want: int, metric: Metric, effort: int) -> Positions:
     """Walk the graph without a selector: with one, recall near clustered deletions collapses silently.
 
-    Dead hits are dropped, and queries that are left with too few are asked again with doubled width; past a limit every row is read.
+    All that a walk comes by is taken, dead hits are dropped, and queries that are left with too few are asked again with doubled width;
+    past a limit every row is read.
     """
     store = segment.store
     assert isinstance(store, GraphStore)  # noqa: S101 - the caller saw to that
-    width = min(want, segment.rows)
-    limit = max(width, effort, segment.rows // _GRAPH_SHARE)
+    width = max(want, effort)
+    limit = max(width, segment.rows // _GRAPH_SHARE)
     pending = np.arange(len(queries))
     found: list[tuple[NDArray[np.intp], Positions]] = []
-    while pending.size:
-        if max(width, effort) > limit:
-            found.append((pending, _look_at_all(segment, queries[pending], want, metric)))
-            break
-        rows, enough = _drop_dead(segment, store.search_graph(queries[pending], width, effort), want)
+    while pending.size and width <= limit:
+        rows, enough = _drop_dead(segment, store.search_graph(queries[pending], min(width, segment.rows), width), want)
         found.append((pending[enough], rows[enough]))
-        pending = pending[~enough]
-        width, effort = min(2 * width, segment.rows), 2 * effort
+        pending, width = pending[~enough], 2 * width
+    if pending.size:
+        found.append((pending, _look_at_all(segment, queries[pending], want, metric)))
     return _stack(found, len(queries))
 
 
@@ -150,9 +150,11 @@ def _look_at_all(segment: Segment, queries: Floats, want: int, metric: Metric) -
 
 
 def _drop_dead(segment: Segment, rows: Positions, want: int) -> tuple[Positions, Flags]:
-    """Return rows with -1 in place of the dead, and for which queries `want` are left."""
+    """Return the first live rows, some more than `want`, and for which queries there are `want`; rows come nearest first."""
     live = (rows >= 0) & ~segment.dead[rows]
-    return np.where(live, rows, -1), live.sum(axis=1) >= want
+    first = np.argsort(~live, axis=1, kind="stable")[:, : want + _SLACK]
+    chosen = np.take_along_axis(np.where(live, rows, -1), first, axis=1)
+    return chosen, live.sum(axis=1) >= want
 
 
 def _settle(rows: Positions, enough: Flags, again: Callable[[NDArray[np.intp]], Positions]) -> Positions:

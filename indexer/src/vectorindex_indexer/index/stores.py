@@ -197,7 +197,7 @@ class GraphStore(FlatStore):
 
     def search_graph(self, queries: Floats, width: int, effort: int) -> Positions:
         """Return (q, width): the best rows that a walk of this effort comes by, -1 where there is none; dead rows are among them."""
-        parameters = _faiss.SearchParametersHNSW(efSearch=max(width, effort))
+        parameters = _faiss.SearchParametersHNSW(efSearch=effort)
         _, rows = self.index.search(queries, width, params=parameters)
         return _keep_valid(rows, self.rows)
 
