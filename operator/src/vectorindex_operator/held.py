@@ -12,6 +12,9 @@ from vectorindex_operator.reports import HeldPlan as ReportedPlan
 # What waits for a person: a plan of one of these reasons is held until it is approved.
 HELD_REASONS: Final = frozenset({ProofReason.CHANGE_HELD, ProofReason.SOURCE_REGRESSED, ProofReason.REPAIR_HELD})
 
+# No row where there were some proves nothing by itself, and is believed once it is approved.
+ADVISED_REASONS: Final = HELD_REASONS | {ProofReason.NO_LIVE_ROWS}
+
 
 def describe_plan(plan: HeldPlan | MemberPlan | ReportedPlan) -> str:
     """Return the plan in one line."""

@@ -223,8 +223,8 @@ def _judge_result(pod: Pod, report: Report) -> Verdict | None:
     """Return what the last check says against equality, if it says something."""
     proof = report.proof
     if proof.reason in held.HELD_REASONS:
-        plan = f"; {held.describe_plan(report.held_plan)}" if report.held_plan else ""
-        return Verdict(FALSE, proof.reason, _quote(pod.name, "", proof.message) + plan)
+        plan = held.describe_plan(report.held_plan) if report.held_plan else ""
+        return Verdict(FALSE, proof.reason, _quote(pod.name, "", proof.message or plan))
     if proof.result is Result.UNKNOWN:
         return Verdict(UNKNOWN, known_reason(proof.reason), _quote(pod.name, "", proof.message))
     if proof.reason in (ProofReason.PENDING_SUSPENDED, ProofReason.DRIFT_SUSPENDED) or (report.suspended and report.pending):
@@ -269,7 +269,7 @@ def is_too_rare(reports: Iterable[Report], spec: Spec | None) -> bool:
 
 def _add_approval(verdict: Verdict, observed: Observed, plan: Plan) -> Verdict:
     """Return the verdict with what to do, where something is held: it must not be cut off behind a long message."""
-    advice = held.explain_approval(observed, plan) if verdict.reason in held.HELD_REASONS else ""
+    advice = held.explain_approval(observed, plan) if verdict.reason in held.ADVISED_REASONS else ""
     said = _clean(verdict.message, MAX_MESSAGE - len(advice) - 2)
     return Verdict(verdict.status, verdict.reason, f"{said}. {advice}") if advice else verdict
 

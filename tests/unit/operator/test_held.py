@@ -74,7 +74,7 @@ def test_a_held_plan_makes_consistent_false_and_the_message_is_the_command_that_
     said, why, message = read_condition(render(observe(held(reason=reason), held(reason=reason))), CONSISTENT)
     assert (said, why) == ("False", reason)
     assert message == (
-        f"docs-index-0: 4000 of 9500 rows would go; plan {ONE} (patch) would remove 4000, replace 12 and add 3 rows. "
+        "docs-index-0: 4000 of 9500 rows would go. "
         f"To approve: kubectl annotate vidx docs -n search --overwrite vectorindex.dev/approve-plan={ONE}"
     )
 
@@ -108,6 +108,13 @@ def test_a_held_plan_is_told_before_drift_and_what_a_check_could_not_see() -> No
 def test_what_could_not_be_checked_stays_unknown_though_a_plan_is_held() -> None:
     blind = held() | {"proof": {"result": "unknown", "reason": "HostUnreachable", "message": "no route"}}
     assert read_condition(render(observe(blind, blind)), CONSISTENT)[:2] == ("Unknown", "HostUnreachable")
+
+
+def test_a_table_that_shows_no_row_stays_unknown_and_the_message_tells_how_to_approve_just_that() -> None:
+    empty = held() | {"proof": {"result": "unknown", "reason": "NoLiveRows", "message": "no live row where there were 9500"}}
+    said, reason, message = read_condition(render(observe(empty, empty)), CONSISTENT)
+    assert (said, reason) == ("Unknown", "NoLiveRows")
+    assert message.endswith(f"approve-plan={ONE}")
 
 
 def test_in_observe_nothing_can_be_approved() -> None:
