@@ -136,6 +136,8 @@ def _neutral_defaults() -> dict[str, str]:
 
 _REFUSED: Final = SourceReason.CLIENT_CERTIFICATE_REFUSED
 
+_POOLER_BUSY: Final = "the pooler at {where} had no session of Postgres for us in time: all are taken, or Postgres is away"
+
 # libpq passes on no SQLSTATE of a refused connection, so its text is all there is. It is matched, never shown.
 _CONNECT_TEXTS: Final[tuple[tuple[str, SourceReason, str, bool], ...]] = (
     ("too many connections", SourceReason.TOO_MANY_CONNECTIONS, "{where} has no connection left for us", True),
@@ -172,6 +174,11 @@ _CONNECT_TEXTS: Final[tuple[tuple[str, SourceReason, str, bool], ...]] = (
     ("does not match host name", SourceReason.TLS_WRONG_HOST, "the certificate of {where} is for another host name", False),
     ("certificate verify failed", SourceReason.TLS_UNTRUSTED, "the certificate of {where} is not signed by the CA in ca.crt", False),
     ("root certificate file", SourceReason.TLS_FAILED, "ca.crt in the TLS folder can't be read as a certificate", False),
+    ("query_wait_timeout", SourceReason.TOO_MANY_CONNECTIONS, _POOLER_BUSY, True),
+    ("server_login_retry", SourceReason.HOST_UNREACHABLE, "the pooler at {where} can't reach Postgres", True),
+    ("pgbouncer cannot connect", SourceReason.HOST_UNREACHABLE, "the pooler at {where} can't reach Postgres", True),
+    ("no such database", SourceReason.DATABASE_MISSING, "the pooler at {where} knows no such database", False),
+    ("no such user", SourceReason.AUTHENTICATION_FAILED, "the pooler at {where} knows no such user", False),
     ("starting up", SourceReason.HOST_UNREACHABLE, "{where} is starting up", True),
     ("shutting down", SourceReason.HOST_UNREACHABLE, "{where} is shutting down", True),
     ("not accepting connections", SourceReason.HOST_UNREACHABLE, "{where} is not accepting connections", True),
@@ -231,6 +238,9 @@ _RETRYABLE_CLASSES: Final = ("08", "40", "53", "57P", "55P03", "57014", "25P")
 def statement_error(error: psycopg.Error, what: str) -> SourceError:
     """Say in our words why a statement failed. `what` names the tables it was about."""
     state = error.sqlstate
+    if "query_wait_timeout" in str(error):  # of PgBouncer; its SQLSTATE says only that the connection failed
+        message = f"a pooler had no session of Postgres for {what} in time: all are taken, or Postgres is away"
+        return SourceError(SourceReason.TOO_MANY_CONNECTIONS, message, retryable=True)
     if state is None:
         return SourceError(SourceReason.CONNECTION_LOST, f"the connection was lost while reading {what}", retryable=True)
     if state == "42501" and error.diag.source_function == "check_enable_rls":  # the text is in the server's language, this isn't
