@@ -86,7 +86,7 @@ class Subject:
 
     def load(self) -> Belief:
         """Load and build, and prove nothing yet."""
-        return load_candidate(self.source, self.spec, generation=1, proven_rows=0, seconds=SECONDS, progress=lambda *_: None)
+        return load_candidate(self.source, self.spec, generation=1, proven_rows=0, progress=lambda *_: None)
 
     def prove(self, belief: Belief, *, whole: bool) -> Outcome:
         """Run one cycle."""

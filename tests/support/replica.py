@@ -80,9 +80,7 @@ def make_source(settings: Settings) -> Source:
 
 def load_belief(settings: Settings, source: Source) -> Belief:
     """Load a candidate and have it proven."""
-    candidate = load_candidate(
-        source, load_identity(settings.config).index, generation=1, proven_rows=0, seconds=60.0, progress=lambda *_: None
-    )
+    candidate = load_candidate(source, load_identity(settings.config).index, generation=1, proven_rows=0, progress=lambda *_: None)
     outcome = check(source, candidate, whole=True)
     assert outcome.findings.result is Result.OK, outcome.findings.message
     return outcome.belief

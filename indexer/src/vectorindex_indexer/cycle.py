@@ -20,7 +20,7 @@ from vectorindex_indexer import compare, guards
 from vectorindex_indexer.compare import NO_IDS, BucketDifference, Drift, Trust, subtract, union
 from vectorindex_indexer.config import HealingMode, Metric, SourceSpec
 from vectorindex_indexer.digest import Digest, sum_digests
-from vectorindex_indexer.errors import NullSumError, SourceError
+from vectorindex_indexer.errors import LoadRefusedError, NullSumError, SourceError
 from vectorindex_indexer.guards import Change, HeldPlan, Limits, PlanHead
 from vectorindex_indexer.index import Floats, View, code_digests, encode
 from vectorindex_indexer.keys import IdKind, Ids, among, of_values, to_texts, value_at
@@ -228,12 +228,12 @@ def _check_group(source: Source, belief: Belief, terms: Terms, announce: Callabl
     return seconds, replace(after, pace=pace)
 
 
-def describe_unknown(error: InconclusiveError | NullSumError | SourceError) -> Findings:
+def describe_unknown(error: InconclusiveError | LoadRefusedError | NullSumError | SourceError) -> Findings:
     """Return the findings of a check, or of a load, that could not see."""
     match error:
         case SourceError():
             return Findings(Result.UNKNOWN, error.reason, error.message, UNKNOWN, source_error=error)
-        case InconclusiveError():
+        case InconclusiveError() | LoadRefusedError():
             return Findings(Result.UNKNOWN, error.reason, error.message, UNKNOWN)
         case NullSumError():
             return Findings(Result.UNKNOWN, ProofReason.SUM_IS_NULL, str(error), UNKNOWN)

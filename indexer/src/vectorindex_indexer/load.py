@@ -19,7 +19,6 @@ def load_candidate(
     *,
     generation: int,
     proven_rows: int,
-    seconds: float,
     progress: Callable[[int, int], None],
 ) -> Belief:
     """Return ledger and view of the live rows of one snapshot.
@@ -27,7 +26,7 @@ def load_candidate(
     `progress` is told (rows read, rows expected); what it raises ends the load. `proven_rows` guards against an empty answer.
     Raises SourceError, or InconclusiveError where there are no rows to be seen.
     """
-    with source.unit(seconds=seconds) as unit:
+    with source.unit(seconds=3600) as unit:
         survey = unit.survey()
         check_matches(survey, source.spec)
         check_not_empty(survey, 0, proven_rows)

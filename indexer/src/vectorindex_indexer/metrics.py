@@ -11,7 +11,7 @@ from vectorindex_indexer.names import DriftKind, QuarantineReason, Result
 
 CONTENT_TYPE: Final = prometheus_client.CONTENT_TYPE_LATEST
 
-LAYERS: Final = ("L0", "L1")
+LAYERS: Final = ("L0", "L1", "L2")
 
 # A search takes a fraction of a millisecond to seconds, a check milliseconds to minutes, a build seconds to hours.
 _SEARCH_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -64,7 +64,7 @@ class Metrics:
     def _declare_checks(self) -> None:
         self._check_result = self._gauge("check_result", "1 for the result of the last check, 0 for the others.", "result")
         self._checks = self._counter(
-            "checks", "Checks finished, by layer (L0 source-ledger, L1 ledger-FAISS) and result.", "layer", "result"
+            "checks", "Checks finished, by layer (L0 source-ledger, L1 ledger-FAISS, L2 answers) and result.", "layer", "result"
         )
         self._conclusive = self._gauge(
             "last_conclusive_check_timestamp_seconds", "When a check last ended ok or drift, in Unix time; 0 for never in this process."
@@ -74,6 +74,17 @@ class Metrics:
         self._drift = self._gauge("drift_rows", "Rows that differ from Postgres now, by kind; 0 once repaired and compared again.", "kind")
         self._quarantined = self._gauge(
             "quarantined_rows", "Live rows kept out of the index because of their content, by reason.", "reason"
+        )
+        self._oldest = self._gauge(
+            "oldest_bucket_compared_timestamp_seconds",
+            "When the bucket was compared by content that was not for longest, in Unix time; 0 while one never was in this process.",
+        )
+        self._recall = self._gauge(
+            "recall_ratio", "Share of the nearest rows that sampled searches found, of exact search over the same codes."
+        )
+        self._source_busy = self._counter("source_busy_seconds", "Time for which checks kept Postgres busy.")
+        self._attainable = self._gauge(
+            "attainable_period_seconds", "Time between two checks that keeps to maxSourceDutyPercent; more than periodSeconds delays them."
         )
         self._check_seconds = self._histogram(
             "check_duration_seconds", "Duration of a check, with its repair if it made one.", _CHECK_SECONDS
@@ -85,6 +96,8 @@ class Metrics:
         )
         self._repaired = self._counter("repaired_rows", "Drifted rows that were repaired and compared again, by kind.", "kind")
         self._repairs = self._counter("repairs", "Repairs finished.", "action", "trigger", "result")
+        self._held = self._gauge("repair_held", "1 while a change waits for approval.")
+        self._pending = self._gauge("pending_rows", "Rows that changed in Postgres and may not be followed yet: suspended, or held.")
         self._saved_index_loads = self._counter("saved_index_loads", "Attempts to start from the index saved on disk, by result.", "result")
 
     def _declare_view(self) -> None:
@@ -122,6 +135,11 @@ class Metrics:
             self._synchronised.labels(self._index, change)
         for single in (
             self._conclusive,
+            self._oldest,
+            self._source_busy,
+            self._attainable,
+            self._held,
+            self._pending,
             self._source_rows,
             self._vectors,
             self._generation,
@@ -164,6 +182,26 @@ class Metrics:
             self._vectors.labels(self._index).set(vectors)
         if conclusive_at is not None:
             self._conclusive.labels(self._index).set(conclusive_at.timestamp())
+
+    def answers_examined(self, result: Result, recall: float | None) -> None:
+        """Count a look at sampled answers."""
+        self._checks.labels(self._index, "L2", result).inc()
+        if recall is not None:
+            self._recall.labels(self._index).set(recall)
+
+    def source_kept_busy(self, seconds: float, attainable: float) -> None:
+        """Count how long a check kept Postgres busy, and tell how often checks can be made for that."""
+        self._source_busy.labels(self._index).inc(seconds)
+        self._attainable.labels(self._index).set(attainable)
+
+    def compared(self, oldest: datetime | None) -> None:
+        """Tell when the bucket was compared by content that was not for longest."""
+        self._oldest.labels(self._index).set(oldest.timestamp() if oldest else 0)
+
+    def waiting(self, *, held: bool, pending_rows: int) -> None:
+        """Tell what waits for somebody."""
+        self._held.labels(self._index).set(held)
+        self._pending.labels(self._index).set(pending_rows)
 
     def drift(self, rows: Mapping[DriftKind, int]) -> None:
         """Tell how many rows differ now; kinds not named differ in none."""

@@ -10,19 +10,20 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import faiss
 import numpy as np
 
 from vectorindex_indexer import compare, guards, report, snapshot
-from vectorindex_indexer.compare import Drift
+from vectorindex_indexer.compare import Drift, subtract, union
 from vectorindex_indexer.config import HealingMode, Identity, Settings, WhenUnverified, load_behaviour, load_identity, parse_time
 from vectorindex_indexer.connect import Connector
 from vectorindex_indexer.cycle import (
     UNKNOWN,
     Belief,
     Findings,
+    Followed,
     InconclusiveError,
     Outcome,
     StoppedError,
@@ -31,14 +32,16 @@ from vectorindex_indexer.cycle import (
     describe_unknown,
     run_cycle,
 )
-from vectorindex_indexer.errors import ConfigError, NullSumError, SnapshotError, SourceError
+from vectorindex_indexer.errors import ConfigError, LoadRefusedError, NullSumError, SnapshotError, SourceError
 from vectorindex_indexer.guards import HeldPlan, Limits, PlanHead
-from vectorindex_indexer.index import View, needs_merge
+from vectorindex_indexer.index import SealedPart, View, examine_answers, needs_merge, plan_seal, threads_from_cgroup
+from vectorindex_indexer.keys import to_texts
 from vectorindex_indexer.ledger import NEVER, parse_ledger
 from vectorindex_indexer.load import load_candidate
 from vectorindex_indexer.metrics import Metrics
 from vectorindex_indexer.names import DriftKind, ProofReason, Result, SourceReason, State
 from vectorindex_indexer.rows import AsOf
+from vectorindex_indexer.slots import hold_slot
 from vectorindex_indexer.source import Source
 from vectorindex_indexer.version import VERSION
 
@@ -46,7 +49,11 @@ LOG = logging.getLogger(__name__)
 
 SAVE_PAUSE: Final = 100.0  # times the duration of a save must pass before the next, and ...
 SAVE_PAUSE_SECONDS: Final = 5.0  # ... at least this; a process that stops saves at once
-LOAD_SECONDS: Final = 3600.0  # the longest that one transaction of a load may last
+LOAD_SECONDS: Final = 6 * 3600.0  # the longest that a load may hold its slot
+SLOT_SECONDS: Final = 60.0  # the longest wait for a slot before the load is put off
+ANSWERS_EVERY_SECONDS: Final = 60.0  # between two looks at sampled answers; each costs a look at every row
+ANSWER_SAMPLES: Final = 8  # searches near live rows, and as many near rows that died lately
+ANSWER_K: Final = 10
 RETRY_SECONDS: Final = (0.5, 30.0)  # first and longest pause after a check that ended unknown
 POLL_SECONDS: Final = 0.2  # how soon a changed file is seen
 SAMPLE_IDS: Final = 10
@@ -60,6 +67,13 @@ class Published:
 
     view: View
     as_of_text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Sealing:
+    """A delta that is made a segment in the background."""
+
+    part: Future[SealedPart]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +105,8 @@ class Memory:
     validate_echo: str = ""
     rebuild_echo: str = ""
     attainable: float = 0.0  # seconds between two checks that keep to the share of time on Postgres
+    answers_result: Result = Result.UNKNOWN  # of L2, when it was looked at last
+    recall: float | None = None
 
 
 class Replica:
@@ -102,7 +118,8 @@ class Replica:
         self.metrics = Metrics(self.identity.name)
         self.metrics.build(VERSION, faiss.__version__, self.identity.index.type, self.identity.index.metric)
         self._behaviour = load_behaviour(settings.live, settings.config)
-        self._source = Source(self.identity.source, self.identity.index, make_connector(settings, self.identity))
+        self._connector = make_connector(settings, self.identity)
+        self._source = Source(self.identity.source, self.identity.index, self._connector)
         self._lock = threading.RLock()  # what changes together is seen together in `status`
         self._memory = Memory()
         self._belief: Belief | None = None
@@ -117,6 +134,11 @@ class Replica:
         self._rebuilt = NEVER
         self._rebuild_failures = 0  # in a row
         self._rebuild_after = NEVER  # no attempt before
+        self._sealing: Sealing | None = None
+        self._suspect = False  # an answer was wrong: the next check looks at everything
+        self._answers_after = NEVER
+        self._random = np.random.default_rng()
+        self._proven_belief: Belief | None = None  # the last that was proven: what is worth saving
         self._saved: Belief | None = None
         self._save_after = NEVER
         self._saving = threading.Lock()  # stop() saves too, while the writer may still be at it
@@ -238,10 +260,10 @@ class Replica:
             source_rows=findings.source_rows,
             ledger_rows=belief.ledger.rows if belief else 0,
             seconds=round(memory.seconds, 3),
-            layers=report.Layers(l0, memory.index_result, Result.UNKNOWN),
-            oldest_compared_at=describe_oldest(belief),
+            layers=report.Layers(l0, memory.index_result, memory.answers_result),
+            oldest_compared_at=to_text(find_oldest(belief)),
             attainable_period_seconds=round(memory.attainable, 3),
-            recall=None,
+            recall=memory.recall,
         )
 
     @property
@@ -273,7 +295,7 @@ class Replica:
             return State.HELD if self._held_plan is not None else State.PROVING
         if self._held_plan is not None or self._memory.findings.reason is ProofReason.REPAIR_HELD:
             return State.HELD
-        if self._memory.drift.rows:
+        if self._memory.drift.rows and not self._behaviour.suspend:
             return State.REPAIRING
         return State.UNPROVEN if self._memory.findings.result is Result.UNKNOWN else State.SERVING
 
@@ -303,13 +325,16 @@ class Replica:
             pause = min(pause, pause_after(self._failures))
         while not self._stopping.is_set():
             elapsed = time.monotonic() - started
-            if self._rebuild is not None and self._rebuild.candidate.done():
+            if any(future.done() for future in self._background_work()):
                 return
             if elapsed >= pause and (self._belief is not None or self._may_rebuild()):
                 return
             if self._reread() or (elapsed >= 1.0 and self._has_wish()):
                 return
             self._stopping.wait(POLL_SECONDS if self._belief else POLL_SECONDS / 4)
+
+    def _background_work(self) -> list[Future[Any]]:
+        return [*([self._rebuild.candidate] if self._rebuild else []), *([self._sealing.part] if self._sealing else [])]
 
     def _reread(self) -> bool:
         """Read behaviour and wishes again. Returns whether they changed; a file that can't be read leaves the old ones in force."""
@@ -355,9 +380,12 @@ class Replica:
                 self._seen.setdefault(text, datetime.now(UTC))
         if self._rebuild is not None and self._rebuild.candidate.done():
             self._take_over(self._rebuild)
+        elif self._sealing is not None and self._sealing.part.done():
+            self._take_seal(self._sealing)
         elif self._belief is not None:
             self._check(self._belief)
         self._plan_rebuild()
+        self._plan_seal()
 
     def _terms(self, *, whole: bool, from_bytes: bool = False, mode: HealingMode | None = None) -> Terms:
         behaviour = self._behaviour
@@ -387,7 +415,7 @@ class Replica:
         wishes, begun, started = self._behaviour.wishes, datetime.now(UTC), time.monotonic()
         wished = self._wants_check()
         first = self._loaded
-        terms = self._terms(whole=wished or first, from_bytes=wished)
+        terms = self._terms(whole=wished or first or self._suspect, from_bytes=wished)
         try:
             outcome = run_cycle(self._source, belief, terms, self._announce, publish=self._take_group, rest=self._rest)
         except StoppedError:
@@ -402,9 +430,32 @@ class Replica:
             self._rebuild_due = "check"
         elif needs_merge(outcome.belief.view) and not self._behaviour.suspend:
             self._rebuild_due = self._rebuild_due or "merge"
+        if findings.result is Result.OK:
+            self._suspect = False
+            self._examine_answers(outcome.belief)
         if wished and self._answers(wishes.validate_requested_at, wishes.validate_text, begun):
             with self._lock:
                 self._memory.validate_echo = wishes.validate_text
+
+    def _examine_answers(self, belief: Belief) -> None:
+        """Search near sampled rows, and see that what comes back is live, and how much of the best is found (L2)."""
+        now = time.monotonic()
+        if now < self._answers_after or belief.pending.ids.size or not belief.view.live_rows:
+            return
+        self._answers_after = now + ANSWERS_EVERY_SECONDS
+        view, ledger = belief.view, belief.ledger
+        bucket = ledger.buckets[int(self._random.integers(len(ledger.buckets)))]
+        answers = examine_answers(
+            view, bucket.ids[bucket.indexed], view.recently_dead(ANSWER_SAMPLES), ANSWER_K, self._random, limit=ANSWER_SAMPLES
+        )
+        wrong = union([answers.dead, subtract(answers.answered, ledger.entries_of(answers.answered)[0])])
+        result = Result.DRIFT if wrong.size else Result.OK
+        with self._lock:
+            self._memory.answers_result, self._memory.recall = result, answers.recall
+        self.metrics.answers_examined(result, answers.recall)
+        if wrong.size:
+            self._suspect = True
+            LOG.error("searches answered rows that are not live", extra={"ids": to_texts(wrong[:SAMPLE_IDS], ledger.kind)})
 
     def _settle(self, outcome: Outcome, *, rebuilt: bool = False) -> Findings:
         """Take over what a check left, and publish it as far as it may be served. Returns the findings, or what speaks against serving."""
@@ -421,7 +472,7 @@ class Replica:
             if self._loaded and self._behaviour.when_unverified is WhenUnverified.SERVE and may_serve_unverified(findings):
                 self._serve_unverified(belief)
         if findings.result is Result.OK:
-            self._candidate_plan, self._remembers = None, True
+            self._candidate_plan, self._remembers, self._proven_belief = None, True, self._belief
         if findings.result is not Result.UNKNOWN:
             self._loaded = False
             self._rows.add(time.monotonic(), belief.ledger.rows)
@@ -485,7 +536,7 @@ class Replica:
             return
         elif wished and not self._behaviour.suspend:
             trigger = "wish"
-        elif self._belief.plan is not None:  # what is held must not come in by another door
+        elif self._belief.pending.upstream.size:  # what is held must not come in by another door
             return
         elif self._rebuild_due and time.monotonic() - self._rebuilt > self._behaviour.healing.cooldown.total_seconds():
             trigger = self._rebuild_due
@@ -493,21 +544,22 @@ class Replica:
             return
         generation = self._belief.view.generation + 1 if self._belief else 1
         proven = self._behaviour.last_proven
-        candidate = self._background.submit(
-            load_candidate,
-            self._source,
-            self.identity.index,
-            generation=generation,
-            proven_rows=proven.rows if proven else 0,
-            seconds=LOAD_SECONDS,
-            progress=self._advance,
-        )
+        candidate = self._background.submit(self._load, generation, proven.rows if proven else 0)
         LOG.info("building an index", extra={"trigger": trigger, "generation": generation})
         self._rebuild = Rebuild(candidate, trigger, time.monotonic(), datetime.now(UTC))
 
-    def _advance(self, done: int, expected: int) -> None:
+    def _load(self, generation: int, proven_rows: int) -> Belief:
+        """Read all rows and build an index of them, in the background."""
+        slots = self._behaviour.healing.concurrent_rebuilds
+        with hold_slot(self._connector, slots, wait_seconds=SLOT_SECONDS, hold_seconds=LOAD_SECONDS, waiting=self._end_if_stopping):
+            return load_candidate(self._source, self.identity.index, generation=generation, proven_rows=proven_rows, progress=self._advance)
+
+    def _end_if_stopping(self) -> None:
         if self._stopping.is_set():
             raise SourceError(SourceReason.CONNECTION_LOST, "the process is stopping")
+
+    def _advance(self, done: int, expected: int) -> None:
+        self._end_if_stopping()
         self._progress = (done, expected)
 
     def _take_over(self, rebuild: Rebuild) -> None:
@@ -519,19 +571,26 @@ class Replica:
         self._rebuild_after = self._rebuilt + pause_after(self._rebuild_failures)
         try:
             candidate = rebuild.candidate.result()
-        except (InconclusiveError, NullSumError, SourceError) as error:
-            self._record(describe_unknown(error), seconds)
+        except (InconclusiveError, LoadRefusedError, NullSumError, SourceError) as error:
+            if self._trusted:  # what is served is none the worse for it
+                LOG.warning("no new index: %s", error, extra={"trigger": rebuild.trigger})
+            else:
+                self._record(describe_unknown(error), seconds)
             return
         self.metrics.build_finished(seconds)
         if self._behaviour.suspend and self._trusted:
             LOG.info("suspended meanwhile: the new index is dropped", extra={"trigger": rebuild.trigger})
             return
         former = self._belief
+        if former is not None and former.pending.upstream.size:
+            LOG.info("changes upstream wait meanwhile: the new index is dropped", extra={"trigger": rebuild.trigger})
+            return
         if former is not None and not self._may_replace(former, candidate):
             return
         terms = dataclasses.replace(self._terms(whole=True, mode=HealingMode.AUTO), apply=True, limits=Limits())
         outcome = run_cycle(self._source, candidate, terms, lambda _: None)
-        findings = outcome.findings
+        # What came in since the rows were read is no change of what was served.
+        findings = dataclasses.replace(outcome.findings, followed=Followed())
         if findings.result is Result.OK and findings.drift.rows:  # what was just built must be right without a repair
             message = f"{findings.drift.rows} rows of a new index were wrong at once"
             findings = dataclasses.replace(findings, result=Result.DRIFT, reason=ProofReason.REPAIR_FAILED, message=message)
@@ -606,6 +665,35 @@ class Replica:
             seconds = time.monotonic() - rebuild.started
             self._record_repair(findings, former, seconds, action="rebuild", trigger=rebuild.trigger, result=result)
 
+    # --- sealing
+
+    def _plan_seal(self) -> None:
+        """Have a delta that has grown large made a segment, while nothing waits and nothing else is built."""
+        belief = self._belief
+        if belief is None or not self._trusted or self._rebuild is not None or self._sealing is not None or belief.pending.ids.size:
+            return
+        seal = plan_seal(belief.view)
+        if seal is not None:
+            self._sealing = Sealing(self._background.submit(seal.build, threads_from_cgroup()))
+
+    def _take_seal(self, sealing: Sealing) -> None:
+        """Put a sealed delta in place, if it holds what the ledger says."""
+        self._sealing = None
+        belief, part = self._belief, sealing.part.result()
+        if belief is None or belief.pending.ids.size or belief.view.delta.origin != part.origin:
+            return  # another index, or something waits: the delta is sealed another time
+        current = ~belief.view.delta.dead[part.kept]
+        view = belief.view.with_sealed(part)
+        ledger = belief.ledger.recode(part.ids[current], part.digests[current])
+        ids = np.unique(part.ids)
+        left = compare.compare_index(*ledger.entries_of(ids), *view.entries_of(ids))
+        if left.rows:
+            LOG.error("a sealed delta is wrong: the index is built anew", extra={"rows": left.rows})
+            self._rebuild_due = "check"
+            return
+        LOG.info("sealed the delta", extra={"rows": int(part.ids.size), "segments": len(view.segments)})
+        self._publish(dataclasses.replace(belief, ledger=ledger, view=view))
+
     # --- publishing and recording
 
     def _publish(self, belief: Belief) -> None:
@@ -614,6 +702,7 @@ class Replica:
             self._published = Published(belief.view, to_text(belief.as_of.at))
             self._trusted = True
         self.metrics.view(belief.view)
+        self.metrics.compared(find_oldest(belief))
         self.metrics.quarantine(belief.ledger.count_quarantine())
 
     def _serve_unverified(self, belief: Belief) -> None:
@@ -638,8 +727,13 @@ class Replica:
             memory.findings, memory.checked_at, memory.seconds = findings, now, seconds
             if "L1" in layers:
                 memory.index_result = Result.OK if repaired else findings.found.l1
-            if findings.source_seconds:
+            if findings.source_seconds and conclusive:
                 memory.attainable = findings.source_seconds / self._behaviour.max_source_duty
+                if memory.attainable > self._behaviour.max_staleness.total_seconds():
+                    LOG.warning(
+                        "checks take so long that they can't be made within maxStalenessSeconds",
+                        extra={"attainable_period_seconds": round(memory.attainable, 1)},
+                    )
             if findings.source_error is not None:
                 memory.source_reason, memory.source_message = findings.source_error.reason, findings.source_error.message
             elif findings.reason is not ProofReason.INTERNAL_ERROR:
@@ -652,7 +746,9 @@ class Replica:
             drift = memory.drift
         self._failures = 0 if conclusive else self._failures + 1
         self.metrics.drift({DriftKind(kind): rows for kind, rows in count_drift(drift).items()})
-        if repaired:
+        self.metrics.waiting(held=self._held_plan is not None, pending_rows=findings.pending)
+        self.metrics.source_kept_busy(findings.source_seconds, self._memory.attainable)
+        if conclusive:
             self.metrics.synchronised(findings.followed.inserted, findings.followed.updated, findings.followed.deleted)
         self.metrics.check_finished(
             findings.result,
@@ -696,7 +792,7 @@ class Replica:
                 self.settings.data,
                 snapshot.Expected(self.identity.name, self.identity.uid, self.identity.hash, self.identity.index),
             )
-            ledger = parse_ledger(saved.arrays)
+            ledger = parse_ledger(saved.arrays, saved.view.id_kind)
             belief = Belief(ledger, saved.view, parse_as_of(saved.meta.as_of), saved.meta.digest_spec, ledger.root)
         except (SnapshotError, ValueError) as error:
             reason = error.reason if isinstance(error, SnapshotError) else "Inconsistent"
@@ -718,8 +814,8 @@ class Replica:
             self._save_alone(force=force)
 
     def _save_alone(self, *, force: bool) -> None:
-        belief, proven_at = self._belief, self._memory.proven_at
-        if belief is None or proven_at is None or self._memory.findings.result is not Result.OK or is_saved(belief, self._saved):
+        belief, proven_at = self._proven_belief, self._memory.proven_at
+        if belief is None or proven_at is None or is_saved(belief, self._saved):
             return
         started = time.monotonic()
         if not force and started < self._save_after:
@@ -779,12 +875,11 @@ class RowsHistory:
         self._counts.clear()
 
 
-def describe_oldest(belief: Belief | None) -> str:
-    """Return when the bucket was compared by content that was not for longest; "" while one never was."""
+def find_oldest(belief: Belief | None) -> datetime | None:
+    """Return when the bucket was compared by content that was not for longest; None while one never was."""
     if belief is None or not np.isfinite(belief.ledger.compared).all():
-        return ""
-    age = time.monotonic() - float(belief.ledger.compared.min())
-    return to_text(datetime.now(UTC) - timedelta(seconds=age))
+        return None
+    return datetime.now(UTC) - timedelta(seconds=time.monotonic() - float(belief.ledger.compared.min()))
 
 
 def pause_after(failures: int) -> float:

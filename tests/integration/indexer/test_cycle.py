@@ -354,7 +354,7 @@ def test_a_load_with_a_wrong_model_key_gives_no_index(make_bench: MakeBench, tmp
     settings = write_settings(tmp_path, make_manifest(bench.database, source__model=f"{MODEL}:int8"), bench.database.create_reader())
 
     with pytest.raises(cycle.InconclusiveError, match="model key"):
-        load_candidate(make_source(settings), bench.belief.view.spec, generation=1, proven_rows=0, seconds=30.0, progress=lambda *_: None)
+        load_candidate(make_source(settings), bench.belief.view.spec, generation=1, proven_rows=0, progress=lambda *_: None)
 
 
 @pytest.mark.parametrize(
@@ -399,14 +399,14 @@ def test_a_pod_without_memory_trusts_the_last_proof_over_an_empty_table(make_ben
     bench.execute("DELETE FROM embeddings")
 
     with pytest.raises(cycle.InconclusiveError, match="475 were proven last"):
-        load_candidate(bench.source, bench.belief.view.spec, generation=1, proven_rows=475, seconds=30.0, progress=lambda *_: None)
+        load_candidate(bench.source, bench.belief.view.spec, generation=1, proven_rows=475, progress=lambda *_: None)
 
 
 def test_an_empty_table_that_was_never_otherwise_is_proven_empty(make_bench: MakeBench) -> None:
     bench = make_bench(Variant.PGVECTOR, rows=500)
     bench.execute("DELETE FROM embeddings")
     spec = bench.belief.view.spec
-    empty = load_candidate(bench.source, spec, generation=1, proven_rows=0, seconds=30.0, progress=lambda *_: None)
+    empty = load_candidate(bench.source, spec, generation=1, proven_rows=0, progress=lambda *_: None)
 
     outcome = bench.check(empty, whole=True)
 
