@@ -112,11 +112,13 @@ def test_check_of_a_true_index_exits_0_and_says_what_it_compared(settings: Setti
 def test_check_of_a_wrong_saved_index_exits_1_names_the_drift_and_repairs_nothing(settings: Settings) -> None:
     save_index(settings)
     damage = damage_both(settings.data, missing=3, changed=0, ghosts=[], seed=1)
+    (settings.data / ".partial-1").write_bytes(b"what a running server is writing")
     for _ in range(2):
         result = run(settings, "check", "-o", "json")
         assert result.returncode == 1, result.stderr
         status = msgspec.json.decode(result.stdout, type=report.Status)
         assert (status.proof.result, status.drift.missing) == ("drift", len(damage.missing))
+        assert (settings.data / ".partial-1").is_file()
 
 
 def test_check_that_may_not_log_in_exits_2_and_shows_no_password(settings: Settings) -> None:

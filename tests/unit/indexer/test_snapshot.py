@@ -534,15 +534,16 @@ def try_save(folder: Path, meta: SavedMeta, view: View, arrays: Mapping[str, Arr
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"),
+    ("error", "expected", "kind"),
     [
-        (PowerCutError(), "PowerCut"),
-        (OSError(errno.ENOSPC, "No space left on device"), "NoSpace"),
-        (OSError(errno.EIO, "Input/output error"), "NotWritable"),
+        (PowerCutError(), "PowerCut", IndexType.HNSW),
+        (PowerCutError(), "PowerCut", IndexType.IVFFLAT),
+        (OSError(errno.ENOSPC, "No space left on device"), "NoSpace", IndexType.HNSW),
+        (OSError(errno.EIO, "Input/output error"), "NotWritable", IndexType.HNSW),
     ],
 )
-def test_save_interrupted_at_any_step_leaves_old_or_new(tmp_path: Path, error: BaseException, expected: str) -> None:
-    old, new = make_view(), make_view(seed=8, generation=2)
+def test_save_interrupted_at_any_step_leaves_old_or_new(tmp_path: Path, error: BaseException, expected: str, kind: IndexType) -> None:
+    old, new = make_view(kind), make_view(kind, seed=8, generation=2)
     old_arrays, new_arrays = make_arrays(old), make_arrays(new)
     save(tmp_path / "origin", make_meta(), old, old_arrays)
     outcomes: list[str] = []
@@ -556,12 +557,12 @@ def test_save_interrupted_at_any_step_leaves_old_or_new(tmp_path: Path, error: B
             break
         assert ending == expected
         discard_partial(folder)
-        saved = load(folder, make_expected())
+        saved = load(folder, make_expected(kind))
         outcomes.append("new" if saved.meta.generation == 2 else "old")
         assert same(saved, new, new_arrays) if outcomes[-1] == "new" else same(saved, old, old_arrays)
         assert not list(folder.glob(".partial-*"))
         save(folder, make_meta(2), new, new_arrays)  # heals
-        assert same(load(folder, make_expected()), new, new_arrays)
+        assert same(load(folder, make_expected(kind)), new, new_arrays)
         assert len(list(folder.glob("*.bin"))) == 16
     assert outcomes == sorted(outcomes, reverse=True)  # never back to the old one
     assert outcomes.count("old") > 25
@@ -640,6 +641,53 @@ def test_disk_that_fills_up_keeps_the_old_index_and_heals(small_disk: Path) -> N
     with limit_space(small_disk, 8 * 2**20):
         save(small_disk, make_meta(2), large, make_arrays(large))
     assert same(load(small_disk, make_expected()), large, make_arrays(large))
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Let nothing be written: by mounting it so for root, by its mode for others."""
+    if os.geteuid() == 0:
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        yield
+        subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
+        return
+    folder.chmod(0o500)
+    try:
+        yield
+    finally:
+        folder.chmod(0o700)
+
+
+def test_volume_that_turns_read_only_keeps_the_old_index_readable_and_heals(small_disk: Path) -> None:
+    old, new = make_view(), make_view(seed=8, generation=2)
+    with limit_space(small_disk, 8 * 2**20):
+        save(small_disk, make_meta(), old, make_arrays(old))
+    with read_only(small_disk):
+        assert try_save(small_disk, make_meta(2), new, make_arrays(new)) == "NotWritable"
+        discard_partial(small_disk)
+        assert same(load(small_disk, make_expected()), old, make_arrays(old))
+    save(small_disk, make_meta(2), new, make_arrays(new))
+    assert same(load(small_disk, make_expected()), new, make_arrays(new))
+
+
+def test_loading_leaves_alone_what_a_running_writer_is_at(tmp_path: Path) -> None:
+    """`check` reads the folder of a server that may be saving."""
+    view = make_view()
+    save(tmp_path, make_meta(), view, make_arrays(view))
+    (tmp_path / f"{PARTIAL}1").write_bytes(b"half")
+    load(tmp_path, make_expected())
+    read_state(tmp_path)
+    assert (tmp_path / f"{PARTIAL}1").read_bytes() == b"half"
+
+
+def test_file_that_is_cut_short_after_loading_changes_nothing(tmp_path: Path) -> None:
+    """Nothing is mapped: a file cut short under a mapping would end the process."""
+    view = make_view()
+    save(tmp_path, make_meta(), view, make_arrays(view))
+    saved = load(tmp_path, make_expected())
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    assert same(saved, view, make_arrays(view))
 
 
 def test_discarding_partial_files_never_fails(tmp_path: Path) -> None:
