@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated, Final, NamedTuple, NoReturn, Protocol
+from urllib.parse import parse_qsl
 
 import msgspec
 import numpy as np
@@ -24,7 +25,7 @@ from vectorindex_indexer import metrics, names, report
 from vectorindex_indexer.batcher import Answer, Batcher, BusyError, NothingToSearchError, Publisher, Query
 from vectorindex_indexer.config import Identity, IndexType, Metric
 from vectorindex_indexer.errors import SearchError
-from vectorindex_indexer.keys import to_json
+from vectorindex_indexer.keys import IdKind, to_json
 from vectorindex_indexer.openapi import MAX_BODY_BYTES, MAX_EF_SEARCH, MAX_HITS, MAX_K, MAX_NPROBE, MAX_QUERIES, build_openapi
 
 BODY_SECONDS: Final = 10.0  # in which a body must have come
@@ -98,6 +99,14 @@ class SearchRequest(Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     nprobe: Annotated[int, Meta(ge=1, le=MAX_NPROBE)] | None = None
 
 
+class BinaryReach(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What the query string of a search in binary form may say."""
+
+    k: Annotated[int, Meta(ge=1, le=MAX_K)] = 10
+    ef_search: Annotated[int, Meta(ge=1, le=MAX_EF_SEARCH)] | None = None
+    nprobe: Annotated[int, Meta(ge=1, le=MAX_NPROBE)] | None = None
+
+
 class Hit(Struct, frozen=True):
     """One row found. A score beyond float32 is null: JSON knows no infinity."""
 
@@ -153,6 +162,7 @@ class _Reply(NamedTuple):
 
 
 _JSON: Final = (b"content-type", b"application/json")
+_BINARY: Final = (b"content-type", b"application/octet-stream")
 _PROBLEM: Final = (b"content-type", b"application/problem+json")
 _CLOSE: Final = (b"connection", b"close")
 _RETRY: Final = (b"retry-after", str(RETRY_SECONDS).encode())
@@ -214,7 +224,7 @@ class SearchApp:
         try:
             self._check_request(scope)
             body = await self._read(scope, receive)
-            query = self._parse(body)
+            query = self._parse(body) if _content_type(scope) == _JSON[1] else self._parse_binary(scope["query_string"], body)
             async with asyncio.timeout(SEARCH_SECONDS):
                 answer = await self._batcher.search(query)
         except Exception as error:  # whatever it is, the client gets a document
@@ -224,7 +234,7 @@ class SearchApp:
                 problem = _ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the log has it")
             return _refuse(problem.status, problem.detail, field=problem.field, headers=problem.headers)
         headers = [
-            _JSON,
+            _BINARY if query.binary else _JSON,
             (b"vectorindex-generation", str(answer.generation).encode()),
             (b"vectorindex-as-of", answer.as_of.encode()),
             (b"vectorindex-proven", b"true" if answer.proven else b"false"),
@@ -241,14 +251,10 @@ class SearchApp:
             raise _ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, self._why_not_ready(), headers=(_RETRY,))
         if self._requests > REQUESTS:
             raise _ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "busy: too many requests at once", headers=(_RETRY,))
-        kind = encoding = b""
-        for name, value in scope["headers"]:
-            if name == b"content-type":
-                kind = value.split(b";", 1)[0].strip().lower()
-            elif name == b"content-encoding":
-                encoding = value.strip().lower()
-        if kind != b"application/json":
-            raise _ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json", field="Content-Type")
+        encoding = next((value.strip().lower() for name, value in scope["headers"] if name == b"content-encoding"), b"")
+        if _content_type(scope) not in (_JSON[1], _BINARY[1]):
+            message = "expected application/json or application/octet-stream"
+            raise _ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, field="Content-Type")
         if encoding not in (b"", b"identity"):
             raise _ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "compressed bodies are not taken", field="Content-Encoding")
 
@@ -305,7 +311,32 @@ class SearchApp:
             raise _ProblemError(HTTPStatus.BAD_REQUEST, f"vectors times k may be {MAX_HITS} at most", field="k")
         return Query(self._to_array(request), request.k, request.ef_search, request.nprobe, single=request.vectors is None)
 
-    def _check_reach(self, request: SearchRequest) -> None:
+    def _parse_binary(self, parameters: bytes, body: bytes) -> Query:
+        """Return what a search in binary form asks: float32 rows in the body, everything else in the query string."""
+        published = self._replica.published
+        if published is not None and published.view.id_kind is not IdKind.INTEGER:
+            message = f"the binary form holds ids of 64 bits, and those of this index are of type {published.view.id_kind}"
+            raise _ProblemError(HTTPStatus.BAD_REQUEST, message, field="Content-Type")
+        try:
+            given = parse_qsl(parameters.decode(), keep_blank_values=True, strict_parsing=bool(parameters), max_num_fields=8)
+            reach = msgspec.convert(dict(given), BinaryReach, strict=False)
+            if len(given) > len(dict(given)):
+                raise ValueError("a name is given twice")
+        except (msgspec.ValidationError, UnicodeDecodeError) as error:
+            raise _describe(body, error) from None
+        except ValueError:
+            raise _ProblemError(HTTPStatus.BAD_REQUEST, "the query string can't be parsed", field="query") from None
+        self._check_reach(reach)
+        width = 4 * self._index.dimension
+        if not body or len(body) % width:
+            raise _ProblemError(HTTPStatus.BAD_REQUEST, f"expected rows of {width} bytes, got {len(body)} bytes", field="body")
+        vectors = np.frombuffer(body, "<f4").reshape(-1, self._index.dimension).astype(np.float32)
+        if len(vectors) > MAX_QUERIES or len(vectors) * reach.k > MAX_HITS:
+            message = f"at most {MAX_QUERIES} vectors, and vectors times k at most {MAX_HITS}"
+            raise _ProblemError(HTTPStatus.BAD_REQUEST, message, field="body")
+        return Query(self._check_vectors(vectors, single=False), reach.k, reach.ef_search, reach.nprobe, binary=True)
+
+    def _check_reach(self, request: SearchRequest | BinaryReach) -> None:
         """Refuse what an index of this type does not know, and more lists than it has."""
         index = self._index
         if request.ef_search is not None and index.type is not IndexType.HNSW:
@@ -325,11 +356,15 @@ class SearchApp:
                 raise _ProblemError(HTTPStatus.BAD_REQUEST, f"expected {self._index.dimension} numbers, got {len(row)}", field=field)
         with np.errstate(over="ignore"):
             vectors = np.array(rows, dtype=np.float32)
+        return self._check_vectors(vectors, single=single)
+
+    def _check_vectors(self, vectors: NDArray[np.float32], *, single: bool) -> NDArray[np.float32]:
+        """Return the vectors; raise a problem that names the first that can't be searched for."""
         finite = np.isfinite(vectors)
         if not finite.all():
             position, column = (int(each) for each in np.argwhere(~finite)[0])
             field = f"vector[{column}]" if single else f"vectors[{position}][{column}]"
-            raise _ProblemError(HTTPStatus.BAD_REQUEST, "beyond the range of float32", field=field)
+            raise _ProblemError(HTTPStatus.BAD_REQUEST, "not a finite number of float32", field=field)
         if self._index.metric is Metric.COSINE and not (directed := vectors.any(axis=1)).all():
             field = "vector" if single else f"vectors[{int(np.argmin(directed))}]"
             raise _ProblemError(HTTPStatus.BAD_REQUEST, "a zero vector has no direction, which Cosine compares", field=field)
@@ -338,10 +373,17 @@ class SearchApp:
 
 def render(query: Query, answer: Answer) -> Answer:
     """Return the answer with its body; called in the search thread, so that a large one doesn't hold up the loop."""
+    if query.binary:  # all ids, then all scores, both little-endian; where an answer is short, -1 and NaN
+        return replace(answer, body=answer.ids.astype("<i8").tobytes() + answer.scores.astype("<f4").tobytes())
     rows = zip(answer.ids, answer.scores.tolist(), strict=True)
     results = [_list_hits(to_json(ids, answer.id_kind), scores) for ids, scores in rows]
     document = SearchAnswer(answer.generation, answer.as_of, answer.proven, results[0] if query.single else results)
     return replace(answer, body=msgspec.json.encode(document))
+
+
+def _content_type(scope: Scope) -> bytes:
+    kind: bytes = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    return kind.split(b";", 1)[0].strip().lower()
 
 
 def _list_hits(ids: Sequence[int | str], scores: Sequence[float]) -> list[Hit]:

@@ -60,13 +60,14 @@ class Publisher(Protocol):
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked. `vectors`: (q, d) float32, finite, C-contiguous; `single` asks for one flat list of hits."""
+    """What is asked. `vectors`: (q, d) float32, C-contiguous; `single` asks for one flat list of hits."""
 
     vectors: NDArray[np.float32]
     k: int
     ef_search: int | None = None
     nprobe: int | None = None
     single: bool = False
+    binary: bool = False  # the answer is to be numbers behind each other, not JSON
 
 
 @dataclass(frozen=True)

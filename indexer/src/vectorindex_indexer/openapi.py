@@ -11,6 +11,11 @@ MAX_HITS: Final = 100_000  # queries times k: bounds the answer to a few megabyt
 MAX_EF_SEARCH: Final = 4096
 MAX_NPROBE: Final = 65536
 
+BINARY: Final = "application/octet-stream"
+
+_BINARY_ANSWER: Final = (
+    "All ids (int64), then all scores (float32), little-endian, k of each a vector; -1 and NaN where there are fewer rows"
+)
 _SCORE: Final = {
     Metric.COSINE: "Cosine similarity, -1 to 1; higher is nearer.",
     Metric.INNER_PRODUCT: "Inner product; higher is nearer.",
@@ -48,7 +53,7 @@ def _build_search(identity: Identity) -> dict[str, Any]:
         "400": "The request is wrong; `field` names where",
         "408": "The body did not come in time",
         "413": "The body is too large",
-        "415": "The body is no plain JSON",
+        "415": "The body is neither plain JSON nor plain bytes",
         "500": "A defect of the server",
         "503": "Nothing proven to search yet, or too much to do; see Retry-After",
     }
@@ -59,7 +64,10 @@ def _build_search(identity: Identity) -> dict[str, Any]:
         "200": {
             "description": "The nearest live rows, nearest first; fewer than k if there are fewer",
             "headers": {"VectorIndex-Generation": generation, "VectorIndex-As-Of": as_of, "VectorIndex-Proven": proven},
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Answer"}}},
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/Answer"}},
+                BINARY: {"schema": {"type": "string", "format": "binary", "description": _BINARY_ANSWER}},
+            },
         }
     }
     for code, description in problems.items():
@@ -71,16 +79,33 @@ def _build_search(identity: Identity) -> dict[str, Any]:
     return {
         "operationId": "search",
         "summary": f"Find the rows nearest to one vector of {identity.index.dimension} numbers, or to several",
-        "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Search"}}}},
+        "parameters": [
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "schema": schema,
+                "description": "Only for the binary form; others say it in the body",
+            }
+            for name, schema in _build_reach(identity).items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/Search"}},
+                BINARY: {
+                    "schema": {"type": "string", "format": "binary", "description": "Vectors behind each other, float32, little-endian"}
+                },
+            },
+        },
         "responses": responses,
     }
 
 
-def _build_schemas(identity: Identity) -> dict[str, Any]:
-    dimension = identity.index.dimension
-    search: dict[str, Any] = {
-        "vector": {"$ref": "#/components/schemas/Vector"},
-        "vectors": {"type": "array", "minItems": 1, "maxItems": MAX_QUERIES, "items": {"$ref": "#/components/schemas/Vector"}},
+def _build_reach(identity: Identity) -> dict[str, Any]:
+    """Return what may be said of how many rows are wanted and how far the search goes."""
+    index = identity.index
+    reach: dict[str, Any] = {
         "k": {
             "type": "integer",
             "minimum": 1,
@@ -89,22 +114,32 @@ def _build_schemas(identity: Identity) -> dict[str, Any]:
             "description": f"Rows wanted for each vector; vectors times k is at most {MAX_HITS}",
         },
     }
-    if identity.index.type is IndexType.HNSW:
-        search["efSearch"] = {
+    if index.type is IndexType.HNSW:
+        reach["efSearch"] = {
             "type": "integer",
             "minimum": 1,
             "maximum": MAX_EF_SEARCH,
-            "default": identity.index.hnsw.ef_search,
+            "default": index.hnsw.ef_search,
             "description": "Width of the search: more is more exact and slower",
         }
-    if identity.index.type is IndexType.IVFFLAT:
-        search["nprobe"] = {
+    if index.type is IndexType.IVFFLAT:
+        reach["nprobe"] = {
             "type": "integer",
             "minimum": 1,
-            "maximum": identity.index.ivf.nlist,
-            "default": identity.index.ivf.nprobe,
+            "maximum": index.ivf.nlist,
+            "default": index.ivf.nprobe,
             "description": "Lists that are read: more is more exact and slower",
         }
+    return reach
+
+
+def _build_schemas(identity: Identity) -> dict[str, Any]:
+    dimension = identity.index.dimension
+    search: dict[str, Any] = {
+        "vector": {"$ref": "#/components/schemas/Vector"},
+        "vectors": {"type": "array", "minItems": 1, "maxItems": MAX_QUERIES, "items": {"$ref": "#/components/schemas/Vector"}},
+        **_build_reach(identity),
+    }
     hits = {"type": "array", "items": {"$ref": "#/components/schemas/Hit"}}
     return {
         "Vector": {"type": "array", "minItems": dimension, "maxItems": dimension, "items": {"type": "number"}},

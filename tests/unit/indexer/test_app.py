@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.served import DIMENSION, HNSW, ServedIndex
-from tests.support.views import build_view
+from tests.support.views import build_view, make_ids
 from vectorindex_indexer import app as app_module
 from vectorindex_indexer import report
 from vectorindex_indexer.app import Doors, SearchApp, build_ops_app
@@ -229,6 +229,74 @@ def test_ids_that_are_no_numbers_are_answered_as_texts(kind: IdKind, ids: Any, e
 
     assert [hit["id"].replace("-", "") for hit in hits] == expected
     assert hits[0]["score"] > hits[1]["score"]
+
+
+# --- the binary form
+
+BINARY = {"content-type": "application/octet-stream"}
+
+
+def search_binary(served: ServedIndex, body: bytes, query: str = "") -> httpx.Response:
+    return ask(served, "POST", f"{PATH}?{query}" if query else PATH, body, BINARY)
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+def test_the_binary_form_answers_what_json_does(metric: Metric) -> None:
+    served = ServedIndex(index=IndexSpec(DIMENSION, metric, IndexType.HNSW, HNSW))
+    queries = np.random.default_rng(3).normal(size=(7, DIMENSION)).astype("<f4")
+
+    answer = search_binary(served, queries.tobytes(), "k=3&efSearch=50")
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/octet-stream")
+    assert answer.headers["vectorindex-generation"] == "3"
+    ids = np.frombuffer(answer.content[: 7 * 3 * 8], "<i8").reshape(7, 3)
+    scores = np.frombuffer(answer.content[7 * 3 * 8 :], "<f4").reshape(7, 3)
+    results = search(served, vectors=queries.tolist(), k=3, efSearch=50).json()["results"]
+    assert [[hit["id"] for hit in hits] for hits in results] == ids.tolist()
+    np.testing.assert_allclose([[hit["score"] for hit in hits] for hits in results], scores, rtol=1e-6)
+
+
+def test_the_binary_form_pads_short_answers() -> None:
+    answer = search_binary(ServedIndex(rows=2), np.ones(DIMENSION, "<f4").tobytes())
+    assert sorted(np.frombuffer(answer.content[:80], "<i8").tolist()) == [-1] * 8 + [1, 2]
+    assert np.isnan(np.frombuffer(answer.content[80:], "<f4")).tolist() == [False] * 2 + [True] * 8
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "field"),
+    [
+        (b"", "", "body"),
+        (b"\0" * 15, "", "body"),
+        (b"\0" * 16, "", "vectors[0]"),
+        (np.array([1, 2, np.nan, 4], "<f4").tobytes(), "", "vectors[0][2]"),
+        (np.array([1, 2, 3, np.inf], "<f4").tobytes(), "", "vectors[0][3]"),
+        (np.ones(DIMENSION * (MAX_QUERIES + 1), "<f4").tobytes(), "k=1", "body"),
+        (np.ones(DIMENSION * 101, "<f4").tobytes(), "k=1000", "body"),
+        (np.ones(DIMENSION, "<f4").tobytes(), "k=0", "k"),
+        (np.ones(DIMENSION, "<f4").tobytes(), "k=", "k"),
+        (np.ones(DIMENSION, "<f4").tobytes(), "k=1.5", "k"),
+        (np.ones(DIMENSION, "<f4").tobytes(), "k=1&k=2", "query"),
+        (np.ones(DIMENSION, "<f4").tobytes(), "nprobe=1", "nprobe"),
+        (np.ones(DIMENSION, "<f4").tobytes(), "vector=1", "vector"),
+        (np.ones(DIMENSION, "<f4").tobytes(), "&&&", "query"),
+    ],
+)
+def test_a_bad_request_in_binary_form_is_refused_and_its_field_named(served: ServedIndex, body: bytes, query: str, field: str) -> None:
+    answer = search_binary(served, body, query)
+
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["field"] == field, answer.text
+
+
+@pytest.mark.parametrize("kind", [IdKind.UUID, IdKind.TEXT])
+def test_the_binary_form_is_refused_for_ids_that_are_no_numbers(kind: IdKind) -> None:
+    served = ServedIndex(rows=2)
+    served.publish(build_view(served.identity.index, make_ids(kind, 2), served.vectors, kind=kind))
+
+    answer = search_binary(served, np.ones(DIMENSION, "<f4").tobytes())
+
+    assert (answer.status_code, answer.json()["field"]) == (400, "Content-Type")
+    assert f"of type {kind}" in answer.json()["detail"]
 
 
 def test_the_description_tells_what_can_be_asked() -> None:
