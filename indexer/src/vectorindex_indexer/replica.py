@@ -349,6 +349,9 @@ class Replica:
         changed = behaviour != self._behaviour
         with self._lock:
             self._behaviour = behaviour
+            # Used up only while it is named: taken back and given again, an approval is a new one.
+            named = behaviour.wishes.approved_plans
+            self._approved = deque((plan for plan in self._approved if plan in named), MOST_APPROVED)
         return changed
 
     def _has_wish(self) -> bool:

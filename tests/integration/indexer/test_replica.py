@@ -167,6 +167,43 @@ def test_suspended_it_observes_tells_and_changes_nothing_until_resumed(settings:
         wait_until("proven", lambda: replica.proven)
 
 
+def test_an_approval_counts_once_until_it_is_taken_back_and_given_again(settings: Settings, database: WordnetDatabase) -> None:
+    def bury(dead: bool) -> None:
+        execute(database, "UPDATE faiss_metadata SET deleted = %s WHERE entity_id = ANY(%s) AND model_name = %s", dead, many, MODEL)
+
+    def approve(plans: str) -> None:
+        rewrite(settings, lambda manifest: manifest["metadata"].update(annotations={"vectorindex.dev/approve-plan": plans}))
+
+    with running_replica(settings) as replica:
+        wait_until("ready", replica.is_ready)
+        everything = live_ids(database)
+        many, few = everything[: len(everything) // 2], everything[len(everything) // 2 :]
+        bury(True)
+        wait_until("held", lambda: replica.status().held_plan is not None)
+        plan = replica.status().held_plan
+        assert plan is not None
+        assert (plan.reason, plan.removes) == (ProofReason.CHANGE_HELD, len(many))
+        assert answered_ids(replica) == everything
+        approve(f"{'0' * 16}, {plan.id}")
+        wait_until("carried out", lambda: answered_ids(replica) == few)
+        wait_until("told", lambda: replica.status().identity.approved_plans == [plan.id])
+
+        bury(False)
+        wait_until("back again", lambda: answered_ids(replica) == everything)
+        bury(True)
+        wait_until("held again", lambda: replica.status().held_plan is not None)
+        again = replica.status().held_plan
+        assert again is not None
+        assert again.id == plan.id
+        time.sleep(2)  # two checks, in which the old approval must not count
+        assert answered_ids(replica) == everything
+        approve("")
+        wait_until("forgotten", lambda: replica.status().identity.approved_plans == [])
+        assert answered_ids(replica) == everything
+        approve(plan.id)
+        wait_until("carried out again", lambda: answered_ids(replica) == few)
+
+
 # --- the saved index
 
 
