@@ -92,10 +92,17 @@ def test_the_command_names_the_plans_of_all_replicas_and_keeps_what_is_approved_
 
 
 def test_the_command_is_never_cut_off() -> None:
-    said = held() | {"proof": {"result": "drift", "reason": "ChangeHeld", "message": "x" * 9000}}
-    message = read_condition(render(observe(said, said)), CONSISTENT)[2]
-    assert len(message) <= 1024
-    assert message.endswith(f"approve-plan={ONE}")
+    """With the longest names, and as many plans as one annotation may name."""
+    name, others = "x" * 46, [f"{number:016x}" for number in range(19)]
+    annotations = {names.APPROVE_PLAN: ",".join([ONE, *others])}
+    index = make_index(annotations, status=Status(observed_generation=1, approved_plans=[ONE]), name=name, namespace="n" * 63)
+    pod = make_pod(0, name=f"{name}-index-0")
+    said = held() | {"proof": {"result": "drift", "reason": "ChangeHeld", "message": "y" * 9000}}
+    observed = replace(make_observed(index), pods=(pod,), reports={pod.name: make_report(index, pod.uid, **said)})
+    message = read_condition(render(observed), CONSISTENT)[2]
+    assert len(message) == 1024
+    assert message.endswith(f",{others[-1]} (approved once and used up: remove the annotation first)")
+    assert f"annotate vidx {name} -n {'n' * 63} --overwrite vectorindex.dev/approve-plan={ONE},{others[0]}" in message
 
 
 def test_a_held_plan_is_told_before_drift_and_what_a_check_could_not_see() -> None:
