@@ -26,6 +26,13 @@ class Gate:
         with self._lock:
             self._is_open = True
 
+    def redirect(self, host: str, port: int) -> None:
+        """Connect to another server from now on, and cut every connection to the former: what a Service does when its pods change."""
+        with self._lock:
+            self._target = (host, port)
+            for connection in self._sockets:
+                _cut(connection)
+
     def shut(self) -> None:
         """Cut every connection, and each new one at once."""
         with self._lock:

@@ -179,6 +179,7 @@ _CONNECT_TEXTS: Final[tuple[tuple[str, SourceReason, str, bool], ...]] = (
     ("pgbouncer cannot connect", SourceReason.HOST_UNREACHABLE, "the pooler at {where} can't reach Postgres", True),
     ("no such database", SourceReason.DATABASE_MISSING, "the pooler at {where} knows no such database", False),
     ("no such user", SourceReason.AUTHENTICATION_FAILED, "the pooler at {where} knows no such user", False),
+    ("conflict with recovery", SourceReason.STATEMENT_CANCELLED, "{where} broke off the connection: it stood in the way of replay", True),
     ("starting up", SourceReason.HOST_UNREACHABLE, "{where} is starting up", True),
     ("shutting down", SourceReason.HOST_UNREACHABLE, "{where} is shutting down", True),
     ("not accepting connections", SourceReason.HOST_UNREACHABLE, "{where} is not accepting connections", True),
