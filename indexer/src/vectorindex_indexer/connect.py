@@ -219,7 +219,10 @@ _STATES: Final[dict[str, tuple[SourceReason, str]]] = {
     "3F000": (SourceReason.TABLE_MISSING, "a schema that holds {what} does not exist"),
     "42P01": (SourceReason.TABLE_MISSING, "table {what} does not exist"),
     "42703": (SourceReason.COLUMN_MISSING, "a column of {what} does not exist"),
-    "42809": (SourceReason.TYPE_UNSUPPORTED, "{what} is of a kind that can't be proven; supported are ordinary and partitioned tables"),
+    "42809": (
+        SourceReason.TYPE_UNSUPPORTED,
+        "{what} is of a kind that can't be proven; supported are tables, partitioned tables and views",
+    ),
     "42501": (SourceReason.PERMISSION_DENIED, "our role may not read {what}; grant USAGE on the schema and SELECT on the whole table"),
     "55P03": (SourceReason.STATEMENT_CANCELLED, "{what} stayed locked by somebody else for too long"),
     "57014": (SourceReason.STATEMENT_CANCELLED, "a statement on {what} was cancelled, by a time-out or an administrator"),

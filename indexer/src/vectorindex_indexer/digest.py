@@ -8,12 +8,14 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from vectorindex_indexer.keys import IdKind
+
 ALGORITHM: Final = "sha256-128"
 
 NULL_MARKER: Final = b"NULL\xff"
 """Stands for a NULL vector. Its length is no multiple of 4, so no well-formed vector has these bytes."""
 
-_SLICE_ROWS: Final = 4096  # bounds the copy that holds keys and vectors side by side
+_SLICE_ROWS: Final = 512  # stays in the cache, and bounds the copy that holds keys and vectors side by side
 _MODULUS: Final = 1 << 64
 _TEXT: Final = re.compile(r"(\d+):([0-9a-f]{16})-([0-9a-f]{16})")
 
@@ -61,27 +63,35 @@ def row_digest(key: bytes, vector: bytes | None) -> tuple[int, int]:
     return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
 
 
-def key_bytes(row_id: int) -> bytes:
-    """Give the key bytes of an integer id: 8 bytes, big-endian, whatever the width of its column (`int8send`)."""
-    return row_id.to_bytes(8, "big", signed=True)
+def key_bytes(row_id: int | bytes, kind: IdKind = IdKind.INTEGER) -> bytes:
+    """Give the key bytes of an id.
+
+    An integer: 8 bytes, big-endian, whatever the width of its column (`int8send`). A uuid: its 16 bytes. A text: the number of its bytes
+    in UTF-8, 4 bytes big-endian, and these.
+    """
+    if isinstance(row_id, int):
+        return row_id.to_bytes(8, "big", signed=True)
+    return row_id if kind is IdKind.UUID else len(row_id).to_bytes(4, "big") + row_id
 
 
-def row_digests(ids: NDArray[np.int64], wire: NDArray[np.uint8]) -> NDArray[np.uint64]:
+def row_digests(keys: NDArray[np.uint8], wire: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Digest rows of one width.
 
-    `ids`: (n,) int64. `wire`: (n, w) uint8, row i holds the vector bytes of `ids[i]` as the wire carried them.
+    `keys`: (n, k) uint8, key bytes. `wire`: (n, w) uint8, row i holds the vector bytes of row i as the wire carried them.
     Returns (n, 2) uint64.
     """
     rows, width = wire.shape
-    if ids.shape != (rows,):
-        raise ValueError(f"expected {rows} ids, got shape {ids.shape}")
+    if len(keys) != rows:
+        raise ValueError(f"expected {rows} keys, got {len(keys)}")
+    key_width = keys.shape[1]
     digests = np.empty((rows, 2), dtype=np.uint64)
+    joined = np.empty((min(rows, _SLICE_ROWS), key_width + width), dtype=np.uint8)
     for start in range(0, rows, _SLICE_ROWS):
         end = min(start + _SLICE_ROWS, rows)
-        joined = np.empty((end - start, 8 + width), dtype=np.uint8)
-        joined[:, :8] = ids[start:end].astype(">i8").view(np.uint8).reshape(-1, 8)
-        joined[:, 8:] = wire[start:end]
-        digests[start:end] = _hash_each(joined)
+        part = joined[: end - start]
+        part[:, :key_width] = keys[start:end]
+        part[:, key_width:] = wire[start:end]
+        digests[start:end] = _hash_each(part)
     return digests
 
 

@@ -21,6 +21,9 @@ Ids: TypeAlias = NDArray[Any]
 LONGEST_ID_BYTES: Final = 256
 """A longer text is kept out of the index: one such id would widen the arrays of all others."""
 
+SHORTENED_CHARACTERS: Final = LONGEST_ID_BYTES + 1
+"""What is left of a text that is too long: more than any text that is not, so the two are never mistaken."""
+
 _INT64: Final = np.iinfo(np.int64)
 _UUID_BYTES: Final = 16
 
@@ -45,6 +48,19 @@ def join_ids(parts: Iterable[Ids], kind: IdKind) -> Ids:
     """Put ids behind each other; parts without any may be of another kind."""
     filled = [part for part in parts if part.size]
     return np.concatenate(filled) if filled else no_ids(kind)
+
+
+def widths(ids: Ids) -> NDArray[np.int64]:
+    """Return how many bytes each of some texts has."""
+    return np.char.str_len(ids)
+
+
+def shorten_id(text: bytes) -> bytes:
+    """Return what arrays hold of a text: all of it, unless it is too long.
+
+    A start in whole characters, so it is a text again, and sorts among all other ids where the whole one does.
+    """
+    return text if len(text) <= LONGEST_ID_BYTES else text.decode()[:SHORTENED_CHARACTERS].encode()
 
 
 def among(ids: Ids, wanted: Ids) -> NDArray[np.bool_]:

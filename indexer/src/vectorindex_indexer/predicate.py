@@ -2,21 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from vectorindex_indexer.config import ColumnTombstone, MetadataTombstone, Missing, SourceSpec, TableName
+from vectorindex_indexer.keys import IdKind
+from vectorindex_indexer.keys_sql import Clause, Column, KeySql, Within, bigint
 
-Column = sa.ColumnElement[Any]
-Clause = sa.ColumnElement[bool]
-Within = Callable[[Column], Clause]
-"""Narrows a read to some ids: makes a clause of an id column, that of the table or that of the metadata."""
-
+_INTEGERS: Final = KeySql(IdKind.INTEGER)
 _DIALECT: Final = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 
@@ -30,13 +27,19 @@ class DeletedKind(StrEnum):
 class LiveRows:
     """The live rows of a source.
 
-    `deleted` says of which kind the tombstone column is, as found in the catalogue; None without a tombstone rule.
+    `deleted` says of which kind the tombstone column is, as found in the catalogue; None without a tombstone rule. `has_versions` says
+    that all rows are stored ones, of which there are versions: those of a view are not.
     `fingerprint` changes whenever the meaning changes: two replicas with other fingerprints do not look at the same rows.
     """
 
-    def __init__(self, spec: SourceSpec, deleted: DeletedKind | None) -> None:
+    def __init__(
+        self, spec: SourceSpec, deleted: DeletedKind | None, keys: KeySql = _INTEGERS, *, has_versions: bool = True, same_order: bool = True
+    ) -> None:
         self._spec = spec
         self._deleted = deleted
+        self._has_versions = has_versions
+        self._same_order = same_order  # the ids of table and metadata have one collation
+        self.keys = keys
         self.table = _table(spec.table, "t", _columns_of(spec))
         self.id: Column = self.table.c[spec.id_column]
         self.metadata: sa.FromClause | None = None
@@ -47,15 +50,15 @@ class LiveRows:
         self.fingerprint = _fingerprint(sa.select(self.id).select_from(self.table).where(self.clause))
 
     def relation(self, within: Within) -> sa.Subquery:
-        """Make the relation of live rows with the columns `key`, `id` (bigint), `vector` and `stamp` (bigint).
+        """Make the relation of live rows with the columns `key`, `id`, `vector` and `stamp` (bigint).
 
-        `key` is the id as stored, to sort by: an index serves it. Postgres merges this relation into the statement
+        `key` is what ids are ordered by: an index serves it. `id` is the column itself. Postgres merges this relation into the statement
         around it, and drops the join behind `stamp` where the stamp isn't asked for.
         """
         vector = self.table.c[self._spec.vector_column]
         origin, stamp = self._stamp(within)
         return (
-            sa.select(self.id.label("key"), bigint(self.id).label("id"), vector.label("vector"), stamp.label("stamp"))
+            sa.select(self.keys.ordered(self.id).label("key"), self.id.label("id"), vector.label("vector"), stamp.label("stamp"))
             .select_from(origin)
             .where(self.clause, within(self.id))
             .subquery("live")
@@ -73,7 +76,12 @@ class LiveRows:
         tombstone, metadata = self._spec.tombstone, self.metadata
         assert isinstance(tombstone, MetadataTombstone)  # noqa: S101 - narrows a type
         assert metadata is not None  # noqa: S101
-        return sa.and_(metadata.c[tombstone.id] == self.id, self.metadata_keyed())
+        return sa.and_(self._is_id(metadata.c[tombstone.id]), self.metadata_keyed())
+
+    def _is_id(self, column: Column) -> Clause:
+        if self._same_order:
+            return column == self.id
+        return sa.collate(column, "C") == sa.collate(self.id, "C")  # Postgres won't choose between two collations
 
     def _key(self) -> Clause:
         if self._spec.model_column is None:
@@ -105,7 +113,9 @@ class LiveRows:
 
     def _stamp(self, within: Within) -> tuple[sa.FromClause, Column]:
         """Give what to select from, and the version stamp of a row and of its metadata rows."""
-        own = sa.func.hashint8extended(bigint(self.id), _version(self.table))
+        if not self._has_versions:
+            return self.table, bigint(sa.literal_column("0"))
+        own = self.keys.hash(self.id, _version(self.table))
         tombstone = self._spec.tombstone
         if self.metadata is None or not isinstance(tombstone, MetadataTombstone):
             return self.table, own
@@ -116,35 +126,8 @@ class LiveRows:
             .group_by(metadata_id)  # one row for each id: this join can't double a row
             .subquery("versions")
         )
-        joined = self.table.outerjoin(versions, versions.c.id == self.id)
+        joined = self.table.outerjoin(versions, self._is_id(versions.c.id))
         return joined, sa.func.coalesce(sa.func.hash_numeric_extended(versions.c.version, own), own)
-
-
-def everywhere(_: Column) -> Clause:
-    """Narrow to nothing: all ids."""
-    return sa.true()
-
-
-def between(low: int | None, high: int | None) -> Within:
-    """Narrow to ids from `low`, inclusive, to `high`, exclusive; None is open."""
-
-    def within(column: Column) -> Clause:
-        bounds = [] if low is None else [column >= sa.literal(low, sa.BigInteger)]
-        bounds += [] if high is None else [column < sa.literal(high, sa.BigInteger)]
-        return sa.and_(sa.true(), *bounds)
-
-    return within
-
-
-def any_of(ids: Sequence[int]) -> Within:
-    """Narrow to the given ids."""
-    array = sa.literal(list(ids), postgresql.ARRAY(sa.BigInteger))
-    return lambda column: column == sa.func.any(array)
-
-
-def bigint(column: Column) -> Column:
-    """Widen an integer column."""
-    return sa.cast(column, sa.BigInteger)
 
 
 def compile_statement(statement: sa.ClauseElement) -> tuple[str, Mapping[str, Any]]:

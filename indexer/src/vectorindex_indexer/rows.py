@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vectorindex_indexer.digest import Digest
+from vectorindex_indexer.keys import IdKind, Ids, join_ids, no_ids
 from vectorindex_indexer.names import QuarantineReason
 
 QUARANTINE: Final = tuple(QuarantineReason)
@@ -28,23 +29,23 @@ class AsOf:
 
 @dataclass(frozen=True)
 class Survey:
-    """Counts by which a check that sees nothing is told from a table that has nothing."""
+    """What there is beside the live rows, by which a check that sees nothing is told from a table that has nothing."""
 
     live: int
-    matching: int  # rows of the model key, dead or alive
+    matching: int  # rows of the model key, dead or alive; counted only where none is alive, else `live`
     total_any: bool  # the table has a row
     other_models: tuple[str, ...]  # at most five, sorted; looked up only when nothing matches
     suffix_match: str | None  # a key that does match: ours without a `:suffix`
-    metadata_matching: int | None  # metadata rows of the key that belong to a row of it, counted up to 1,000; None without metadata
+    metadata_matching: int | None  # 1 if a metadata row of the key belongs to a row of it, 0 if none does; None without metadata
     metadata_any: bool
 
 
 @dataclass(frozen=True)
 class Range:
-    """Ids from `low`, inclusive, to `high`, exclusive, as `keys.value_at` gives them; None is open."""
+    """Ids from `low`, inclusive, to `high`, exclusive; None is open. Values as `keys.value_at` gives them."""
 
-    low: Any
-    high: Any
+    low: int | bytes | None
+    high: int | bytes | None
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ class Totals:
 class Heads:
     """Rows without their vectors, in the order of ids, then of digests. An id that occurs twice is there twice.
 
-    `ids`: (n,) int64. `stamps`: (n,) uint64. `digests`: (n, 2) uint64, made by Postgres.
+    `ids`: (n,). `stamps`: (n,) uint64, all 0 where the source has none. `digests`: (n, 2) uint64, made by Postgres.
     """
 
-    ids: NDArray[np.int64]
+    ids: Ids
     stamps: NDArray[np.uint64]
     digests: NDArray[np.uint64]
 
@@ -72,11 +73,11 @@ class Heads:
 class Rows:
     """Rows with their vectors, in the order of ids, then of digests. An id that occurs twice is there twice, and quarantined.
 
-    `ids`: (n,) int64. `stamps`: (n,) uint64. `digests`: (n, 2) uint64, made here from the bytes received.
+    `ids`: (n,). `stamps`: (n,) uint64. `digests`: (n, 2) uint64, made here from the bytes received; zero where that was not asked for.
     `vectors`: (n, d) float32, C-contiguous, zero where quarantined. `quarantine`: (n,) uint8, codes of `QUARANTINE`.
     """
 
-    ids: NDArray[np.int64]
+    ids: Ids
     stamps: NDArray[np.uint64]
     digests: NDArray[np.uint64]
     vectors: NDArray[np.float32]
@@ -86,10 +87,16 @@ class Rows:
         return len(self.ids)
 
     @classmethod
-    def zeros(cls, count: int, dimension: int) -> Self:
-        """Make rows to be filled in."""
+    def empty(cls, dimension: int, kind: IdKind = IdKind.INTEGER) -> Self:
+        """Make no rows."""
+        return cls.of_ids(no_ids(kind), dimension)
+
+    @classmethod
+    def of_ids(cls, ids: Ids, dimension: int) -> Self:
+        """Make rows of which all but the ids is to be filled in."""
+        count = len(ids)
         return cls(
-            np.zeros(count, np.int64),
+            ids,
             np.zeros(count, np.uint64),
             np.zeros((count, 2), np.uint64),
             np.zeros((count, dimension), np.float32),
@@ -97,23 +104,14 @@ class Rows:
         )
 
     @classmethod
-    def empty(cls, dimension: int) -> Self:
-        """Make no rows."""
-        return cls.zeros(0, dimension)
-
-    @classmethod
-    def concatenate(cls, parts: Iterable[Self], dimension: int, kind: object = None) -> Self:
+    def concatenate(cls, parts: Iterable[Self], dimension: int, kind: IdKind = IdKind.INTEGER) -> Self:
         """Put rows behind each other."""
-        all_parts = [part for part in parts if len(part)] or [cls.empty(dimension)]
+        all_parts = [part for part in parts if len(part)] or [cls.empty(dimension, kind)]
         if len(all_parts) == 1:
             return all_parts[0]
-        names = ("ids", "stamps", "digests", "vectors", "quarantine")
-        return cls(*(np.concatenate([getattr(part, name) for part in all_parts]) for name in names))
-
-    def put(self, where: NDArray[np.int64], rows: "Rows") -> None:
-        """Overwrite the rows at these places."""
-        self.ids[where], self.stamps[where], self.quarantine[where] = rows.ids, rows.stamps, rows.quarantine
-        self.digests[where], self.vectors[where] = rows.digests, rows.vectors
+        ids = join_ids([part.ids for part in all_parts], kind)
+        names = ("stamps", "digests", "vectors", "quarantine")
+        return cls(ids, *(np.concatenate([getattr(part, name) for part in all_parts]) for name in names))
 
     def take(self, which: slice | NDArray[np.int64]) -> "Rows":
         """Choose rows."""

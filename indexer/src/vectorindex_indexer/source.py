@@ -5,6 +5,7 @@ Which rows exist is said by `predicate.LiveRows` alone; no statement here reache
 
 import contextlib
 import dataclasses
+import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC
 from typing import Any, Final
@@ -12,11 +13,9 @@ from typing import Any, Final
 import numpy as np
 import psycopg
 import sqlalchemy as sa
-from numpy.typing import NDArray
 from psycopg import sql
 from sqlalchemy.dialects import postgresql
 
-from vectorindex_indexer import predicate
 from vectorindex_indexer.catalogue import Layout, describe_columns, read_layout, tables_of
 from vectorindex_indexer.config import IndexSpec, SourceSpec, TableName
 from vectorindex_indexer.connect import Connector, statement_error
@@ -24,10 +23,13 @@ from vectorindex_indexer.ddl import Columns
 from vectorindex_indexer.deadline import Deadline
 from vectorindex_indexer.digest import EMPTY, NULL_MARKER, Digest, digest_spec
 from vectorindex_indexer.errors import NullSumError, SourceError
+from vectorindex_indexer.keys import Ids, of_values
+from vectorindex_indexer.keys_sql import Clause, Column, Within, bigint, everywhere, none_of
 from vectorindex_indexer.names import SourceReason
-from vectorindex_indexer.predicate import Column, LiveRows, Within, between, compile_statement, everywhere
+from vectorindex_indexer.predicate import compile_statement
 from vectorindex_indexer.rows import AsOf, Heads, Range, Rows, Survey, Totals
-from vectorindex_indexer.wire import RowParser, parse_heads
+from vectorindex_indexer.vectors import VectorType
+from vectorindex_indexer.wire import Bytes, RowParser, parse_heads
 
 LOCK_SECONDS: Final = 5
 """Longest wait for the lock on a table. Long enough for ordinary DDL; a longer wait would queue writers of DDL behind us."""
@@ -43,7 +45,12 @@ OTHER_MODELS: Final = 5
 
 IDS_PER_READ: Final = 20_000
 
-_FEW_RANGES: Final = 16  # up to here, ranges are read one by one where an index serves them
+CHUNK_ROWS: Final = 16_384
+"""Rows in one piece of a stream. Two of them are in memory at a time."""
+
+_ZERO: Final[Column] = sa.literal_column("0")
+_ONE: Final[Column] = sa.literal_column("1")
+_NO_DIGEST: Final[Column] = sa.literal_column("decode(repeat('00', 16), 'hex')")
 
 
 class Source:
@@ -114,86 +121,116 @@ class Unit:
     def __init__(self, connection: psycopg.Connection, guard: "_Guard", source: "Source", layout: Layout, as_of: AsOf) -> None:
         self._connection = connection
         self._guard = guard
-        self._spec = spec = source.spec
+        self._spec = source.spec
         self._index = source.index
         self._layout = layout
-        self._live = LiveRows(spec, layout.deleted)
+        self._keys = layout.keys
+        self._live = layout.live_rows(source.spec)
         self.as_of = as_of
+        self.id_kind = layout.keys.kind
+        self.id_index = layout.id_index  # an index serves ranges of ids
         self.vector_type = layout.vectors.type
-        self.digest_spec = digest_spec("int8", layout.vectors.type, self._live.fingerprint)
+        self.digest_spec = digest_spec(self.id_kind, layout.vectors.type, self._live.fingerprint)
 
-    def survey(self, _: int = 0) -> Survey:
-        """Count what is live, and what there is besides."""
-        live, matching = self._counts()
-        table = self._live.table
-        metadata_matching, metadata_any = self._metadata_counts()
+    @property
+    def has_stamps(self) -> bool:
+        """Tell whether the rows have versions; those of a view have none."""
+        return self._layout.has_versions
+
+    @property
+    def has_stored_digests(self) -> bool:
+        """Tell whether Postgres keeps the digests of rows in columns."""
+        return False
+
+    def survey(self, live: int) -> Survey:
+        """Tell what there is beside the `live` rows that were counted."""
+        rows = self._live
+        matching = live or self._count(rows.key)
+        metadata_matching, metadata_any = self._look_at_metadata()
         return Survey(
             live=live,
             matching=matching,
-            total_any=matching > 0 or self._exists(sa.select(sa.literal_column("1")).select_from(table)),
+            total_any=matching > 0 or self._exists(sa.select(_ONE).select_from(rows.table)),
             other_models=() if matching else self._other_models(),
             suffix_match=None if matching else self._suffix_match(),
             metadata_matching=metadata_matching,
             metadata_any=metadata_any,
         )
 
-    has_stamps = True
-    has_stored_digests = False
+    def totals(self, bounds: Ids, one: Range) -> Totals:
+        """Count the rows of each bucket in a range, and add up their stamps, in one pass.
 
-    @property
-    def id_index(self) -> bool:
-        """Whether an index serves ranges of ids."""
-        return self._layout.id_index
-
-    def totals(self, bounds: NDArray[np.int64], one: Range) -> Totals:
-        """Count rows and add up stamps of each bucket.
-
-        `bounds`: the inner boundaries, ascending, each the first id of a bucket; n of them make n + 1 buckets.
+        `bounds`: the boundaries inside the range, ascending, each the first id of a bucket; n of them make n + 1 buckets.
         """
-        live = self._live.relation(_within(one))
-        bucket = sa.func.width_bucket(live.c.id, _bigints(bounds)).label("bucket")
-        query = sa.select(bucket, sa.func.count(), sa.func.count(live.c.stamp), sa.func.sum(live.c.stamp)).group_by(bucket)
+        live = self._live.relation(self._within(one))
+        bucket = self._bucket(live, bounds)
+        sums = [sa.func.count(live.c.stamp), sa.func.sum(live.c.stamp)] if self.has_stamps else []
         counts = np.zeros(len(bounds) + 1, np.int64)
-        sums = np.zeros(len(bounds) + 1, np.uint64)
-        for at, count, stamped, total in self._fetch(query):
+        stamps = np.zeros(len(bounds) + 1, np.uint64)
+        for at, count, *summed in self._fetch(sa.select(bucket, sa.func.count(), *sums).group_by(bucket)):
             counts[at] = count
-            sums[at] = _exact(count, stamped, total) % (1 << 64)
-        return Totals(counts, sums, None)
+            if summed:
+                stamps[at] = _exact(count, *summed) % (1 << 64)
+        return Totals(counts, stamps if self.has_stamps else None, None)
 
     def digests(self, ranges: Sequence[Range]) -> list[Digest]:
-        """Digest the content of ranges from the bytes themselves. The ranges must not overlap."""
-        if len(ranges) <= _FEW_RANGES and (self._layout.id_index or len(ranges) == 1):
-            return [self._digest_of(_within(one)) for one in ranges]
-        return self._digests_in_one_pass(ranges)
+        """Digest the content of ranges from the bytes themselves. The ranges must ascend and not overlap."""
+        runs = list(_runs(ranges)) if self.id_index else [list(ranges)]
+        return [digest for run in runs for digest in self._digests_in_one_pass(run)]
 
-    def digest_without(self, one: Range, excluded_id: Any) -> Digest:
+    def digest_without(self, one: Range, excluded_id: int | bytes) -> Digest:
         """Digest a range as if one id weren't there: a check that can see must see the difference."""
-        within = _within(one)
-        return self._digest_of(lambda column: sa.and_(within(column), column != sa.literal(excluded_id, sa.BigInteger)))
+        within = self._within(one)
+        others = none_of(self._keys.any_of(of_values([excluded_id], self.id_kind)))
+        return self._digest_of(lambda column: sa.and_(within(column), others(column)))
 
     def heads(self, one: Range) -> Heads:
         """Read id, stamp and digest of each row of a range."""
-        live = self._live.relation(_within(one))
+        live = self._live.relation(self._within(one))
         digest = sa.func.substr(self._sha256(live), 1, 16).label("digest")
-        return parse_heads(self._copy(sa.select(live.c.id, live.c.stamp, digest).order_by(live.c.key, digest)))
+        query = sa.select(self._keys.short(live.c.id), live.c.stamp, digest).order_by(live.c.key, digest)
+        return parse_heads(self._copy(query), self.id_kind)
 
-    def rows(self, ids: NDArray[np.int64]) -> Rows:
+    def rows(self, ids: Ids) -> Rows:
         """Read all rows of the given ids."""
         wanted = np.unique(ids)
         parts: list[Rows] = []
         for start in range(0, len(wanted), IDS_PER_READ):
-            some = wanted[start : start + IDS_PER_READ].tolist()
-            parts += self._read(predicate.any_of(some), IDS_PER_READ)
-        return Rows.concatenate(parts, self._index.dimension)
+            within = self._keys.any_of(wanted[start : start + IDS_PER_READ])
+            parts += self._read(within, IDS_PER_READ, digests=True)
+        return Rows.concatenate(parts, self._index.dimension, self.id_kind)
 
-    def stream(self, one: Range, chunk_rows: int = 50_000) -> Iterator[Rows]:
-        """Read all rows of a range in pieces, ordered by id. The rows of one id are always in one piece."""
-        return self._read(_within(one), chunk_rows)
+    def stream(self, one: Range, chunk_rows: int = CHUNK_ROWS, *, digests: bool = True) -> Iterator[Rows]:
+        """Read all rows of a range in pieces.
+
+        Where an index serves ranges, they come in the order of ids, and the rows of one id are always in one piece. Else they come
+        as they lie in the table, each piece in order by itself: to sort whole rows would cost more than all the rest.
+        """
+        if self.id_index:
+            return self._read(self._within(one), chunk_rows, digests=digests)
+        return self._read(self._within(one), chunk_rows, digests=digests, repeated=self._find_repeated(one))
+
+    def next_range(self, after: int | bytes | None, rows: int) -> tuple[Range, bool]:
+        """Return the range from `after` on (None: from the lowest id) that holds about so many live rows, and whether it is the last."""
+        key = self._live.relation(self._within(Range(after, None))).c.key
+        ((end,),) = self._fetch(sa.select(sa.select(key).order_by(key).offset(_number(rows)).limit(_ONE).scalar_subquery()))
+        end = self._of_python(end)
+        if end is not None and end == after:  # one id that occurs as often as that
+            ((end,),) = self._fetch(sa.select(sa.func.min(key)).where(key > self._keys.value(after)))
+            end = self._of_python(end)
+        return Range(after, end), end is None
+
+    def sample_ids(self, count: int) -> Ids:
+        """Return ids of so many live rows, drawn at random, in order; fewer where there are fewer."""
+        live = self._live.relation(everywhere)
+        drawn = sa.select(live.c.key, live.c.id).order_by(sa.func.random()).limit(_number(count)).subquery("drawn")
+        query = sa.select(self._keys.short(drawn.c.id), bigint(_ZERO), _NO_DIGEST).order_by(drawn.c.key)
+        return np.unique(parse_heads(self._copy(query), self.id_kind).ids)
 
     def check_width(self) -> bool:
         """Look at the width of some rows; tell whether one was right. Raise SourceError when all have one other width."""
         live = self._live.relation(everywhere)
-        sample = sa.select(sa.func.octet_length(self._wire(live)).label("width")).limit(sa.literal_column(str(SAMPLE_ROWS)))
+        sample = sa.select(self._width(live).label("width")).limit(_number(SAMPLE_ROWS))
         counts = [row[0] for row in self._fetch(sa.select(sample.subquery().c.width)) if row[0] is not None]
         vectors = self._layout.vectors
         widths = set(counts)
@@ -205,27 +242,19 @@ class Unit:
             )
         return vectors.wire_bytes in widths
 
-    # --- counting ---
+    # --- counting
 
-    def _counts(self) -> tuple[int, int]:
-        rows = self._live
-        if rows.metadata is None:  # one pass; a FILTER that asks the metadata would be run for each row
-            both = sa.select(sa.func.count().filter(rows.clause), sa.func.count()).select_from(rows.table).where(rows.key)
-            ((live, matching),) = self._fetch(both)
-            return live, matching
-        ((live,),) = self._fetch(sa.select(sa.func.count()).select_from(rows.table).where(rows.clause))
-        ((matching,),) = self._fetch(sa.select(sa.func.count()).select_from(rows.table).where(rows.key))
-        return live, matching
+    def _count(self, clause: Clause) -> int:
+        ((count,),) = self._fetch(sa.select(sa.func.count()).select_from(self._live.table).where(clause))
+        return int(count)
 
-    def _metadata_counts(self) -> tuple[int | None, bool]:
+    def _look_at_metadata(self) -> tuple[int | None, bool]:
         rows = self._live
         if rows.metadata is None:
             return None, False
-        one: Column = sa.literal_column("1")
-        belongs = sa.exists(sa.select(one).select_from(rows.table).where(rows.metadata_of_row(), rows.key).correlate(rows.metadata))
-        some = sa.select(one).select_from(rows.metadata).where(rows.metadata_keyed(), belongs).limit(sa.literal_column("1000"))
-        ((matching,),) = self._fetch(sa.select(sa.func.count()).select_from(some.subquery()))
-        return matching, matching > 0 or self._exists(sa.select(one).select_from(rows.metadata))
+        belongs = sa.exists(sa.select(_ONE).select_from(rows.table).where(rows.metadata_of_row(), rows.key).correlate(rows.metadata))
+        matching = self._exists(sa.select(_ONE).select_from(rows.metadata).where(rows.metadata_keyed(), belongs))
+        return int(matching), matching or self._exists(sa.select(_ONE).select_from(rows.metadata))
 
     def _other_models(self) -> tuple[str, ...]:
         """Name the first model keys of the table, jumping from one to the next: with an index, no scan."""
@@ -247,8 +276,7 @@ class Unit:
         column = self._live.table.c[self._spec.model_column]
         shorter, colon, _ = self._spec.model.rpartition(":")
         while colon:
-            one: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(self._live.table)
-            if self._exists(one.where(column == sa.literal(shorter, sa.Text))):
+            if self._exists(sa.select(_ONE).select_from(self._live.table).where(column == sa.literal(shorter, sa.Text))):
                 return shorter
             shorter, colon, _ = shorter.rpartition(":")
         return None
@@ -257,20 +285,43 @@ class Unit:
         ((found,),) = self._fetch(sa.select(sa.exists(query)))
         return bool(found)
 
-    # --- content ---
+    def _find_repeated(self, one: Range) -> Ids:
+        """Return the ids that more than one live row has. Only ids are sorted or hashed for it."""
+        live = self._live.relation(self._within(one))
+        repeated = sa.select(live.c.id).group_by(live.c.id).having(sa.func.count() > _ONE).subquery("repeated")
+        query = sa.select(self._keys.short(repeated.c.id), bigint(_ZERO), _NO_DIGEST).order_by(self._keys.ordered(repeated.c.id))
+        return parse_heads(self._copy(query), self.id_kind).ids
+
+    # --- content
+
+    def _within(self, one: Range) -> Within:
+        """Narrow a read to a range."""
+        return self._keys.between(one.low, one.high)
+
+    def _bucket(self, live: sa.Subquery, bounds: Ids) -> sa.Label[Any]:
+        if not bounds.size:
+            return sa.cast(_ZERO, sa.Integer).label("bucket")
+        return sa.func.width_bucket(live.c.key, self._keys.array(bounds)).label("bucket")
 
     def _wire(self, live: sa.Subquery) -> Column:
         """Make the expression of the bytes that a vector has on the wire."""
         vectors = self._layout.vectors
-        if vectors.type == "bytea":
+        if vectors.send_function is None:
             return live.c.vector
         schema = getattr(sa.func, sa.quoted_name(vectors.schema, quote=True))
-        return sa.cast(schema.vector_send(live.c.vector), postgresql.BYTEA)
+        return sa.cast(getattr(schema, vectors.send_function)(live.c.vector), postgresql.BYTEA)
+
+    def _width(self, live: sa.Subquery) -> Column:
+        """Make the expression of the bytes that a vector should have on the wire, by the number of its elements."""
+        vectors = self._layout.vectors
+        if vectors.type is not VectorType.FLOAT4_ARRAY:
+            return sa.func.octet_length(self._wire(live))
+        elements = sa.func.cardinality(live.c.vector)  # NULLs among them have no bytes
+        return elements * _number(vectors.element_bytes) + _number(len(vectors.header))
 
     def _sha256(self, live: sa.Subquery) -> Column:
         marker: Column = sa.literal_column(f"'\\x{NULL_MARKER.hex()}'::bytea")
-        content = sa.func.int8send(live.c.id).op("||")(sa.func.coalesce(self._wire(live), marker))
-        return sa.func.sha256(content)
+        return sa.func.sha256(self._keys.bytes(live.c.id).op("||")(sa.func.coalesce(self._wire(live), marker)))
 
     def _digest_of(self, within: Within) -> Digest:
         live = self._live.relation(within)
@@ -279,11 +330,14 @@ class Unit:
         return _digest_of_sums(*sums)
 
     def _digests_in_one_pass(self, ranges: Sequence[Range]) -> list[Digest]:
-        """Digest many ranges by one read of the table, which needs no index."""
+        """Digest ranges by one read of all that lies from the first to the last."""
+        if len(ranges) < 2:
+            return [self._digest_of(self._within(one)) for one in ranges]
         bounds = sorted({bound for one in ranges for bound in (one.low, one.high) if bound is not None})
-        buckets = [0 if one.low is None else bounds.index(one.low) + 1 for one in ranges]
-        live = self._live.relation(_hull(ranges))
-        bucket = sa.func.width_bucket(live.c.id, _bigints(bounds)).label("bucket")
+        places = {bound: at + 1 for at, bound in enumerate(bounds)}
+        buckets = [0 if one.low is None else places[one.low] for one in ranges]
+        live = self._live.relation(self._within(Range(ranges[0].low, ranges[-1].high)))
+        bucket = self._bucket(live, of_values(bounds, self.id_kind))
         wanted = sa.literal(buckets, postgresql.ARRAY(sa.Integer))
         hashed = _fenced(sa.select(bucket, self._hex(live)).where(bucket.element == sa.any_(wanted)))
         found = self._fetch(sa.select(hashed.c.bucket, *_sums(hashed)).group_by(hashed.c.bucket))
@@ -293,24 +347,34 @@ class Unit:
     def _hex(self, live: sa.Subquery) -> sa.Label[Any]:
         return sa.func.encode(self._sha256(live), sa.literal_column("'hex'")).label("hex")
 
-    def _read(self, within: Within, chunk_rows: int) -> Iterator[Rows]:
+    def _read(self, within: Within, chunk_rows: int, *, digests: bool, repeated: Ids | None = None) -> Iterator[Rows]:
         live = self._live.relation(within)
-        query = sa.select(live.c.id, live.c.stamp, live.c.vector).order_by(live.c.key)
-        return RowParser(self._layout.vectors, self._index.metric).parse(self._copy(query), chunk_rows)
+        query = sa.select(self._keys.whole(live.c.id), live.c.stamp, live.c.vector)
+        ordered = query.order_by(live.c.key) if repeated is None else query
+        parser = RowParser(self._layout.vectors, self._index.metric, self.id_kind)
+        return parser.parse(self._copy(ordered), chunk_rows, digests=digests, repeated=repeated)
 
-    # --- talking to Postgres ---
+    def _of_python(self, value: int | str | uuid.UUID | None) -> int | bytes | None:
+        """Return an id as psycopg gives it in our form."""
+        match value:
+            case uuid.UUID():
+                return value.bytes
+            case str():
+                return value.encode()
+        return value
+
+    # --- talking to Postgres
 
     def _fetch(self, query: sa.ClauseElement) -> list[tuple[Any, ...]]:
         text, values = compile_statement(query)
         with self._guard, self._connection.cursor(binary=True) as cursor:
             return cursor.execute(text.encode(), values).fetchall()
 
-    def _copy(self, query: sa.ClauseElement) -> Iterator[bytes]:
+    def _copy(self, query: sa.ClauseElement) -> Iterator[Bytes]:
         text, values = compile_statement(query)
         command = f"COPY ({text}) TO STDOUT (FORMAT binary)".encode()
         with self._guard, self._connection.cursor() as cursor, cursor.copy(command, values) as copy:
-            for block in copy:
-                yield bytes(block)
+            yield from copy
 
 
 def _set_limits(connection: psycopg.Connection, seconds: float) -> None:
@@ -406,19 +470,17 @@ def _exact(count: int, summed: int, total: int | None) -> int:
     return int(total or 0)
 
 
-def _bigints(values: Sequence[int] | NDArray[np.int64]) -> sa.BindParameter[Any]:
-    return sa.literal([int(value) for value in values], postgresql.ARRAY(sa.BigInteger))
+def _runs(ranges: Sequence[Range]) -> Iterator[list[Range]]:
+    """Part ranges where there is something between two of them: each run can be read at once, and nothing else with it."""
+    run: list[Range] = []
+    for one in ranges:
+        if run and (one.low is None or one.low != run[-1].high):
+            yield run
+            run = []
+        run.append(one)
+    if run:
+        yield run
 
 
-def _within(one: Range) -> Within:
-    """Narrow a read to a range."""
-    return between(one.low, one.high)
-
-
-def _hull(ranges: Sequence[Range]) -> Within:
-    """Narrow to the smallest range that holds all others."""
-    lows = [one.low for one in ranges]
-    highs = [one.high for one in ranges]
-    low = None if None in lows else min(low for low in lows if low is not None)
-    high = None if None in highs else max(high for high in highs if high is not None)
-    return between(low, high)
+def _number(value: int) -> Column:
+    return sa.literal_column(str(value))

@@ -17,6 +17,7 @@ from tests.support.writers import run_writers
 from vectorindex_indexer.config import Settings
 from vectorindex_indexer.connect import Connector
 from vectorindex_indexer.errors import LoadRefusedError, SourceError
+from vectorindex_indexer.load import EVERYTHING
 from vectorindex_indexer.names import Result, SourceReason
 from vectorindex_indexer.replica import Replica
 from vectorindex_indexer.slots import hold_slot
@@ -157,7 +158,7 @@ def test_without_a_free_session_it_waits_no_longer_than_the_pooler_says(database
             assert caught.value.retryable
             assert caught.value.reason is SourceReason.TOO_MANY_CONNECTIONS
         with source.unit(seconds=20.0) as unit:
-            assert unit.survey().live == database.counts.live
+            assert len(unit.heads(EVERYTHING).ids) == database.counts.live
 
 
 def test_what_the_pooler_refuses_has_a_reason(bouncer: Pooler, database: WordnetDatabase, login: Login, tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
 from vectorindex_indexer.config import ColumnTombstone, MetadataTombstone, Missing, PostgresAddress, SourceSpec, SslMode, TableName
-from vectorindex_indexer.predicate import DeletedKind, LiveRows, any_of, between, compile_statement, everywhere
+from vectorindex_indexer.keys import IdKind
+from vectorindex_indexer.keys_sql import KeySql, everywhere
+from vectorindex_indexer.predicate import DeletedKind, LiveRows, compile_statement
+
+KEYS = KeySql(IdKind.INTEGER)
 
 
 def make_metadata(missing: Missing = Missing.DEAD, model: str | None = None) -> MetadataTombstone:
@@ -72,7 +77,9 @@ def test_the_key_is_bound_and_every_name_is_quoted() -> None:
     assert 't."Order"' in text
 
 
-@pytest.mark.parametrize("within", [everywhere, between(1, 9), between(None, 9), between(1, None), any_of([1, 2])])
+@pytest.mark.parametrize(
+    "within", [everywhere, KEYS.between(1, 9), KEYS.between(None, 9), KEYS.between(1, None), KEYS.any_of(np.array([1, 2]))]
+)
 def test_every_relation_holds_the_whole_predicate(within: object) -> None:
     rows = LiveRows(make_spec(make_metadata()), DeletedKind.BOOLEAN)
     live = rows.relation(within)  # type: ignore[arg-type]

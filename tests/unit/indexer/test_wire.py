@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vectorindex_indexer.catalogue import Vectors
 from vectorindex_indexer.config import Metric
 from vectorindex_indexer.digest import key_bytes, row_digest
 from vectorindex_indexer.errors import SourceError
+from vectorindex_indexer.keys import IdKind
 from vectorindex_indexer.rows import QUARANTINE, Rows
+from vectorindex_indexer.vectors import Vectors, VectorType
 from vectorindex_indexer.wire import RowParser, parse_heads
 
 DIMENSION = 3
@@ -41,7 +42,7 @@ def cut(stream: bytes, size: int) -> Iterator[bytes]:
 
 def parse(rows: list[Given], *, chunk_rows: int = 100, block: int = 0, metric: Metric = Metric.COSINE, kind: str = "bytea") -> list[Rows]:
     stream = HEADER + b"".join(row(row_id, vector) for row_id, vector in rows) + TRAILER
-    parser = RowParser(Vectors(kind, "public", DIMENSION), metric)
+    parser = RowParser(Vectors(VectorType(kind), "public", DIMENSION), metric)
     return list(parser.parse(cut(stream, block or len(stream)), chunk_rows))
 
 
@@ -128,16 +129,16 @@ def test_no_row_is_no_piece() -> None:
     ],
 )
 def test_a_stream_that_is_cut_or_of_another_form_is_refused(stream: bytes) -> None:
-    parser = RowParser(Vectors("bytea", "pg_catalog", DIMENSION), Metric.COSINE)
+    parser = RowParser(Vectors(VectorType.BYTEA, "pg_catalog", DIMENSION), Metric.COSINE)
     with pytest.raises(SourceError):
         list(parser.parse([stream], 100))
 
 
 def test_heads_are_refused_when_they_end_early() -> None:
     one = struct.pack(">h", 3) + field(key_bytes(-4)) + field(struct.pack(">Q", 9)) + field(bytes(range(16)))
-    heads = parse_heads([HEADER + one, TRAILER])
+    heads = parse_heads([HEADER + one, TRAILER], IdKind.INTEGER)
     assert heads.ids.tolist() == [-4]
     assert heads.stamps.tolist() == [9]
     assert heads.digests.tolist() == [[0x0001020304050607, 0x08090A0B0C0D0E0F]]
     with pytest.raises(SourceError):
-        parse_heads([HEADER + one])
+        parse_heads([HEADER + one], IdKind.INTEGER)
