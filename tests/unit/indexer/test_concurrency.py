@@ -62,7 +62,7 @@ class Trial:
             while not self.stop.is_set():
                 task(number)
         except Exception as error:
-            self.wrong.append(f"{task.__name__}: {error!r}")
+            self.wrong.append(repr(error))
             self.stop.set()
 
 
@@ -105,7 +105,7 @@ def patch(trial: Trial, rng: np.random.Generator) -> None:
     state = trial.published
     vector_of = state.vector_of.copy()
     live, free = np.flatnonzero(vector_of >= 0), np.flatnonzero(vector_of < 0)
-    gone = rng.choice(live, int(rng.integers(0, 40)), replace=False)
+    gone = rng.choice(live, min(live.size - ROWS // 2, int(rng.integers(0, 40))), replace=False)
     replaced = rng.choice(np.setdiff1d(live, gone), int(rng.integers(0, 20)), replace=False)
     came = rng.choice(free, min(free.size, int(rng.integers(0, 40))), replace=False)
     added = np.concatenate([replaced, came])
