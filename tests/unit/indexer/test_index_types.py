@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import faiss
@@ -25,7 +26,8 @@ from vectorindex_indexer.index import (
 )
 from vectorindex_indexer.index import building as building_module
 from vectorindex_indexer.index.stores import GraphStore, ListStore
-from vectorindex_indexer.keys import IdKind, to_json
+from vectorindex_indexer.keys import IdKind, to_json, value_at
+from vectorindex_indexer.rows import Range
 
 Array = NDArray[Any]
 RNG_SEED = 11
@@ -237,6 +239,29 @@ def test_entries_of_some_ids_are_those_of_all_entries(make: Make) -> None:
     some = dict(zip(*(part.tolist() for part in view.entries_of(wanted)), strict=True))
     assert some == {key: every[key][0] for key in wanted.tolist() if key in every}
     assert len(some) == 110
+
+
+@pytest.mark.parametrize("kind", list(IdKind))
+@pytest.mark.parametrize("make", [MAKES[0], MAKES[-1]], ids=str)
+def test_entries_between_ids_are_those_in_the_range(kind: IdKind, make: Make) -> None:
+    ids, vectors = make_ids(kind, 600), make_vectors(600)
+    view = build_view(make_spec(make), ids[:500], vectors[:500], kind=kind).change(
+        ids[:50], ids[500:], encode(vectors[500:], Metric.COSINE)
+    )
+    ordered = np.sort(view.live_entries()[0])
+    cuts: list[int | bytes | None] = [None, *(value_at(ordered, place, kind) for place in (0, 7, 300, 549)), None]
+    if kind is IdKind.TEXT:
+        cuts[3] = bytes(ordered[300]) + b"-and-more-than-any"
+    found = [view.entries_between(Range(low, high))[0] for low, high in pairwise(cuts)]
+    assert [part.size for part in found] == [0, 7, 293 + (kind is IdKind.TEXT), 249 - (kind is IdKind.TEXT), 1]
+    assert np.array_equal(np.sort(np.concatenate(found)), ordered)
+
+
+def test_row_whose_id_became_another_shows_in_the_range_it_was_in() -> None:
+    vectors = make_vectors(300)
+    view = build_view(make_spec(MAKES[0]), np.arange(300), vectors)
+    view.segments[0].ids[20] = 5000
+    assert view.entries_between(Range(10, 30))[0].tolist() == [*range(10, 20), 5000, *range(21, 30)]
 
 
 def damage_code(view: View) -> None:

@@ -4,7 +4,7 @@ import secrets
 import threading
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from vectorindex_indexer.config import IndexType, Metric, Quantization
 from vectorindex_indexer.index.encoding import BLOCK_FLOATS, Flags, Floats, Positions, Words, code_digests
 from vectorindex_indexer.index.stores import WALK_ROWS, FlatStore, ListStore, Store, live_selector
 from vectorindex_indexer.keys import IdKind, Ids, among, no_ids
+from vectorindex_indexer.rows import Range
 
 Entries: TypeAlias = tuple[Ids, Words]
 
@@ -116,7 +117,15 @@ class Segment:
 
     def entries_of(self, wanted: Ids) -> Entries:
         """Return the same of the rows of some ids (sorted, distinct), without touching other rows."""
-        rows = self.find(wanted)
+        return self._entries(self.find(wanted))
+
+    def entries_between(self, span: Range) -> Entries:
+        """Return the same of the rows that lie between others of a range in the order of ids, whatever their ids have become."""
+        first = 0 if span.low is None else count_below(span.low, self.ids, self.order)
+        last = self.rows if span.high is None else count_below(span.high, self.ids, self.order)
+        return self._entries(self.order[first:last])
+
+    def _entries(self, rows: Positions) -> Entries:
         rows, digests = self.store.digest(rows[~self.dead[rows]])
         return self.ids[rows], digests
 
@@ -230,6 +239,15 @@ class Delta:
         rows = self.find(wanted)
         return self._entries(rows[~self.dead[rows]])
 
+    def entries_between(self, span: Range) -> Entries:
+        """Return the same of the rows whose ids fall in a range."""
+        inside = ~self.dead
+        if span.low is not None:
+            inside &= self.ids >= span.low
+        if span.high is not None:
+            inside &= self.ids < span.high
+        return self._entries(np.flatnonzero(inside))
+
     def _entries(self, rows: Positions) -> Entries:
         digests = np.empty(rows.size, np.uint64)
         for start in range(0, rows.size, WALK_ROWS):
@@ -274,6 +292,13 @@ def fit_width(wanted: Ids, ids: Ids) -> Ids:
     if wanted.dtype.itemsize > ids.dtype.itemsize:
         wanted = wanted[np.char.str_len(wanted) <= ids.dtype.itemsize]
     return wanted.astype(ids.dtype)
+
+
+def count_below(bound: int | bytes, ids: Ids, order: Positions) -> int:
+    """Return how many ids are smaller than the bound; `order` sorts `ids`."""
+    cut = isinstance(bound, bytes) and len(bound.rstrip(b"\0")) > ids.dtype.itemsize
+    side: Literal["left", "right"] = "right" if cut else "left"  # cut short, the bound equals ids that are below it
+    return int(np.searchsorted(ids, np.array(bound).astype(ids.dtype), side=side, sorter=order))
 
 
 def longest_norm(codes: Floats) -> float:

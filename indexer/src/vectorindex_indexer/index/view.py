@@ -98,8 +98,8 @@ class View:
         return self._join([part.entries_of(wanted) for part in self.parts])
 
     def entries_between(self, span: Range) -> tuple[Ids, Words]:
-        """Return the same of the rows whose ids fall in a range."""
-        return self.entries_of(join_ids([_ids_between(part, span) for part in self.parts], self.id_kind))
+        """Return the same of the rows whose ids fall in a range, or did when the index was built; touches no other rows of segments."""
+        return self._join([part.entries_between(span) for part in self.parts])
 
     def _join(self, entries: Sequence[tuple[Ids, Words]]) -> tuple[Ids, Words]:
         return join_ids([ids for ids, _ in entries], self.id_kind), np.concatenate([digests for _, digests in entries])
@@ -170,15 +170,6 @@ class View:
         if self.spec.metric is Metric.COSINE:
             _refuse_first(~queries.any(axis=1), "is zero: it has no direction")
         return queries
-
-
-def _ids_between(part: Segment | Delta, span: Range) -> Ids:
-    inside = ~part.dead
-    if span.low is not None:
-        inside &= part.ids >= span.low
-    if span.high is not None:
-        inside &= part.ids < span.high
-    return part.ids[inside]
 
 
 def _refuse_first(bad: Any, why: str) -> None:
