@@ -253,8 +253,12 @@ class Bench:
         """Start the replica, ask it all the time, and judge every answer when it has ended."""
         with serving(self.settings, "--drain-seconds", "0") as one:
             asker = Asker(one.search_port, one.ops_port)
-            with asker.at_work():
-                yield one, asker
+            try:
+                with asker.at_work():
+                    yield one, asker
+            except AssertionError:
+                LOG.warning("the log of the replica:\n%s", "".join(one.lines[-30:]))
+                raise
         self.answers += asker.answers
         assert find_lies(asker, self.writer) == []
         moments = sorted(json.loads(body)["asOf"] for body in asker.bodies)
