@@ -171,6 +171,8 @@ def compare_index(expected_ids: Ids, expected_codes: Words, actual_ids: Ids, act
     """Compare what the ledger says the index holds with what FAISS holds (L1). `expected_ids` ascend and don't repeat."""
     order = np.argsort(actual_ids, kind="stable")
     actual_ids, actual_codes = actual_ids[order], actual_codes[order]
+    if np.array_equal(expected_ids, actual_ids) and np.array_equal(expected_codes, actual_codes):
+        return Drift()  # nearly always; what follows takes ten times as long
     unique, first, counts = np.unique(actual_ids, return_index=True, return_counts=True)
     both, ours, theirs = np.intersect1d(expected_ids, unique, assume_unique=True, return_indices=True)
     once = counts[theirs] == 1

@@ -543,11 +543,14 @@ class _Group:
 
     def describe_change(self, ids: Ids) -> Change:
         """Return what bringing some rows up to date does to what is shown."""
-        live = [
+        return guards.describe_change(ids, self.view.entries_of(ids)[0], self.find_live(ids))
+
+    def find_live(self, ids: Ids) -> Ids:
+        """Return those of some ids, ascending, that the source has."""
+        return union(
             some[among(some, self.heads[position].ids if position in self.heads else self.ledger.buckets[position].ids)]
             for position, some in self.ledger.by_bucket(ids)
-        ]
-        return guards.describe_change(ids, self.view.entries_of(ids)[0], union(live))
+        )
 
     def inside(self, ids: Ids) -> Ids:
         """Return the ids, ascending, that fall in the range of this group."""
@@ -564,9 +567,10 @@ class _Group:
             rows = self.read(affected[among(affected, new.ids)])
             self.changed[position] = merge_bucket(old, new, affected, rows)
             self.put(some, rows)
-        for position, some in mine.items():
-            bucket = self.changed.get(position, self.ledger.buckets[position])
-            self.put(some, self.read(some[among(some, bucket.ids)]))
+        left = union(mine.values())
+        for start in range(0, left.size, READ_ROWS):  # those of many buckets together: a query for each would cost more than its rows
+            some = left[start : start + READ_ROWS]
+            self.put(some, self.read(self.find_live(some)))
 
     def put(self, ids: Ids, rows: Encoded) -> None:
         """Let the view show of `ids` what was read, and nothing of what wasn't."""
