@@ -1,6 +1,7 @@
 """A running replica that holds a change: it serves on, says what it would do, and does it once somebody approved."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -278,20 +279,21 @@ def test_what_was_proven_is_saved_even_if_the_last_check_could_not_see(settings:
 
 def test_checks_keep_to_their_share_of_time_on_postgres(settings: Settings) -> None:
     assert settings.live is not None
-    write_live(settings.live, consistency=CONSISTENCY | {"maxSourceDutyPercent": 1})
+    write_live(settings.live, consistency=CONSISTENCY | {"maxSourceDutyPercent": 10})
     with running_replica(settings) as running:
         wait_until("proven", lambda: running.proven)
-        wait_until("a second check", lambda: metric(running, "checks_total", layer="L0", result="ok") > 1)
-        attainable = running.status().proof.attainable_period_seconds
-        assert attainable > 0
-        assert attainable == pytest.approx(metric(running, "attainable_period_seconds"), rel=0.5)
-        assert metric(running, "source_busy_seconds_total") > 0
+        busy, started = metric(running, "source_busy_seconds_total"), time.monotonic()
+        checks = metric(running, "checks_total", layer="L0", result="ok")
+        wait_until("a second check", lambda: metric(running, "checks_total", layer="L0", result="ok") > checks, seconds=120)
+        assert time.monotonic() - started > 5 * busy, "the first check has to be paid for"
+        assert running.status().proof.attainable_period_seconds > 0
+        assert metric(running, "source_busy_seconds_total") > busy > 0
 
 
 def test_the_most_rows_of_a_day_are_remembered() -> None:
     history = RowsHistory()
-    for time, rows in ((0.0, 100), (10.0, 300), (20.0, 200), (30.0, 250)):
-        history.add(time, rows)
+    for now, rows in ((0.0, 100), (10.0, 300), (20.0, 200), (30.0, 250)):
+        history.add(now, rows)
     assert history.most(30.0) == 300
     assert history.most(10.0 + replica.ROWS_WINDOW_SECONDS + 1) == 250
     assert history.most(31.0 + replica.ROWS_WINDOW_SECONDS) == 0
