@@ -187,9 +187,9 @@ class Table:
         for row in self._find(key):
             row.vector = None
 
-    def execute(self, statement: LiteralString, **values: Any) -> None:
-        """Run a statement in which {table}, {metadata}, {id}, {vector}, {model}, {deleted} and {ref} stand for their names."""
-        self._run(statement, **values)
+    def execute(self, *statements: str, **values: Any) -> None:
+        """Run statements in one transaction; {table}, {metadata}, {id}, {vector}, {model}, {deleted} and {ref} stand for names."""
+        self._run_all([(statement, [values]) for statement in statements])
 
     # --- the index on it
 
@@ -293,19 +293,23 @@ class Table:
             return vector.astype("<f4").tobytes()
         return vector.tolist() if self.form.vector_type == "float4[]" else str(vector.tolist())
 
-    def _run(self, statement: LiteralString, **values: Any) -> None:
+    def _run(self, statement: str, **values: Any) -> None:
         self._run_many(statement, [values])
 
-    def _run_many(self, statement: LiteralString, values: list[dict[str, Any]]) -> None:
+    def _run_many(self, statement: str, values: list[dict[str, Any]]) -> None:
+        self._run_all([(statement, values)])
+
+    def _run_all(self, statements: list[tuple[str, list[dict[str, Any]]]]) -> None:
         casts: dict[str, LiteralString] = {"bytea": "%(vector)s", "float4[]": "%(vector)s::float4[]", "vector": "%(vector)s::text::vector"}
         names = {"table": self.name, "metadata": f"{self.name}Meta"}
         names |= {"id": "Id", "vector": "Vector", "model": "Model", "deleted": "Deleted", "ref": "Ref"}
         parts: dict[str, sql.Composable] = {key: sql.Identifier(name) for key, name in names.items()}
         parts["value"] = sql.SQL(casts.get(self.form.vector_type, "%(vector)s::text::halfvec"))
         parts["ours"] = sql.SQL('"Model" = %(model)s') if self.form.has_model else sql.SQL("true")
-        composed = sql.SQL(statement).format(**parts)
         with self.database.admin_connect(autocommit=False) as connection, connection.cursor() as cursor:
-            cursor.executemany(composed, [{"model": MODEL, "other": OTHER_MODEL} | given for given in values])
+            for statement, values in statements:
+                composed = sql.SQL(statement).format(**parts)
+                cursor.executemany(composed, [{"model": MODEL, "other": OTHER_MODEL} | given for given in values])
             connection.commit()
 
 
