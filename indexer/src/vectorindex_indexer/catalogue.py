@@ -16,6 +16,7 @@ from vectorindex_indexer.keys_sql import KeySql
 from vectorindex_indexer.names import SourceReason
 from vectorindex_indexer.predicate import DeletedKind, LiveRows
 from vectorindex_indexer.relations import Relation, read_relation
+from vectorindex_indexer.stored import Place, StoredDigests, read_stored_digests
 from vectorindex_indexer.vectors import Vectors, VectorType
 
 ID_TYPES: Final = {
@@ -53,6 +54,7 @@ class Layout:
     id_index: bool  # an index serves ranges of ids
     is_partitioned: bool
     is_view: bool
+    stored: StoredDigests | None
 
     def live_rows(self, spec: SourceSpec) -> LiveRows:
         """Make the live-row predicate."""
@@ -134,16 +136,19 @@ def read_layout(connection: psycopg.Connection, spec: SourceSpec, index: IndexSp
     keys = KeySql(ID_TYPES[row_id.type], collate=ID_TYPES[row_id.type] is IdKind.TEXT and not (row_id.byte_order and same_order))
     if keys.kind is IdKind.TEXT:
         _check_encoding(connection, spec)
+    deleted = _deleted_kind(spec, found)
+    stored = read_stored_digests(connection, spec, _place(spec, found, relations[spec.table]), deleted)
     return Layout(
-        fingerprint=_fingerprint((found[want.table, want.column] for want in wanted), relations.values()),
+        fingerprint=_fingerprint((found[want.table, want.column] for want in wanted), relations.values(), stored),
         vectors=Vectors(VECTOR_TYPES[vector.type], vector.type_schema, index.dimension),
         keys=keys,
-        deleted=_deleted_kind(spec, found),
+        deleted=deleted,
         has_versions=not any(relation.is_view for relation in relations.values()),
         same_order=same_order,
-        id_index=_has_id_index(connection, spec, found, keys),
+        id_index=(stored is not None and stored.has_index) or _has_id_index(connection, spec, found, keys),
         is_partitioned=relations[spec.table].is_partitioned,
         is_view=relations[spec.table].is_view,
+        stored=stored,
     )
 
 
@@ -151,6 +156,7 @@ def describe_columns(layout: Layout) -> Columns:
     """Return what the SQL that prepares Postgres must know of a layout."""
     return Columns(
         id_kind=layout.keys.kind,
+        collate=layout.keys.collate,
         vector_type=layout.vectors.type,
         vector_schema=layout.vectors.schema,
         deleted=layout.deleted or DeletedKind.BOOLEAN,
@@ -249,6 +255,11 @@ def _deleted_kind(spec: SourceSpec, found: dict[tuple[TableName, str], _Column])
     return None
 
 
+def _place(spec: SourceSpec, found: Mapping[tuple[TableName, str], _Column], relation: Relation) -> Place:
+    model = 0 if spec.model_column is None else found[spec.table, spec.model_column].number
+    return Place(relation.oid, relation.is_view, found[spec.table, spec.id_column].number, model)
+
+
 def _has_id_index(connection: psycopg.Connection, spec: SourceSpec, found: Mapping[tuple[TableName, str], _Column], keys: KeySql) -> bool:
     row_id = found[spec.table, spec.id_column]
     model = 0 if spec.model_column is None else found[spec.table, spec.model_column].number
@@ -257,10 +268,11 @@ def _has_id_index(connection: psycopg.Connection, spec: SourceSpec, found: Mappi
     return answer == (True,)
 
 
-def _fingerprint(columns: Iterable[_Column], relations: Iterable[Relation]) -> str:
+def _fingerprint(columns: Iterable[_Column], relations: Iterable[Relation], stored: StoredDigests | None) -> str:
     """Hash what gives the bytes of a row their meaning. Which partitions there are is not part of it: rows of others have other stamps."""
     described = [
         f"{column.oid}.{column.number}:{column.type_schema}.{column.type}({column.modifier}){column.generated}" for column in columns
     ]
-    text = ";".join([*described, *(relation.definitions for relation in relations)])
+    digests = [] if stored is None else [stored.fingerprint]
+    text = ";".join([*described, *(relation.definitions for relation in relations), *digests])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -32,7 +32,7 @@ VECTOR_TYPES: Final = ("bytea", *_SEND_VECTOR, "float4[]")
 _IS_LIVE: Final = {DeletedKind.BOOLEAN: "IS FALSE", DeletedKind.TIMESTAMP: "IS NULL"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Columns:
     """What must be known of the tables beside the manifest."""
 

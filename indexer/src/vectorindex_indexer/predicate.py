@@ -52,13 +52,16 @@ class LiveRows:
     def relation(self, within: Within) -> sa.Subquery:
         """Make the relation of live rows with the columns `key`, `id`, `vector` and `stamp` (bigint).
 
+        Of a source with digest columns, they are there as `first` and `second`.
+
         `key` is what ids are ordered by: an index serves it. `id` is the column itself. Postgres merges this relation into the statement
         around it, and drops the join behind `stamp` where the stamp isn't asked for.
         """
         vector = self.table.c[self._spec.vector_column]
         origin, stamp = self._stamp(within)
+        digests = [self.table.c[name].label(half) for name, half in zip(self._spec.digest_columns or (), ("first", "second"), strict=False)]
         return (
-            sa.select(self.keys.ordered(self.id).label("key"), self.id.label("id"), vector.label("vector"), stamp.label("stamp"))
+            sa.select(self.keys.ordered(self.id).label("key"), self.id.label("id"), vector.label("vector"), stamp.label("stamp"), *digests)
             .select_from(origin)
             .where(self.clause, within(self.id))
             .subquery("live")
@@ -151,7 +154,7 @@ def _table(name: TableName, alias: str, columns: Sequence[str]) -> sa.FromClause
 
 
 def _columns_of(spec: SourceSpec) -> list[str]:
-    columns = [spec.id_column, spec.vector_column]
+    columns = [spec.id_column, spec.vector_column, *(spec.digest_columns or ())]
     columns += [] if spec.model_column is None else [spec.model_column]
     columns += [spec.tombstone.column] if isinstance(spec.tombstone, ColumnTombstone) else []
     return columns

@@ -23,7 +23,7 @@ from vectorindex_indexer.ddl import Columns
 from vectorindex_indexer.deadline import Deadline
 from vectorindex_indexer.digest import EMPTY, NULL_MARKER, Digest, digest_spec
 from vectorindex_indexer.errors import NullSumError, SourceError
-from vectorindex_indexer.keys import Ids, of_values
+from vectorindex_indexer.keys import Ids, of_values, value_at
 from vectorindex_indexer.keys_sql import Clause, Column, Within, bigint, everywhere, none_of
 from vectorindex_indexer.names import SourceReason
 from vectorindex_indexer.predicate import compile_statement
@@ -140,7 +140,7 @@ class Unit:
     @property
     def has_stored_digests(self) -> bool:
         """Tell whether Postgres keeps the digests of rows in columns."""
-        return False
+        return self._layout.stored is not None
 
     def survey(self, live: int) -> Survey:
         """Tell what there is beside the `live` rows that were counted."""
@@ -158,20 +158,23 @@ class Unit:
         )
 
     def totals(self, bounds: Ids, one: Range) -> Totals:
-        """Count the rows of each bucket in a range, and add up their stamps, in one pass.
+        """Count the rows of each bucket in a range, and add up their stamps or, where Postgres stores them, their digests.
 
         `bounds`: the boundaries inside the range, ascending, each the first id of a bucket; n of them make n + 1 buckets.
+
+        A stored digest is what Postgres made of a row when it was written. It proves nothing of the bytes that lie there now, nor that the
+        column holds what it should. So it must be compared with what `digests` or `heads` make of the bytes of the same bucket, wherever
+        they are asked for in the same unit, and with the ledger's, which a replica made itself of what it received. Where only the stored
+        ones differ from the bytes, the columns are wrong, and nothing that rests on them may be called proven.
         """
-        live = self._live.relation(self._within(one))
-        bucket = self._bucket(live, bounds)
-        sums = [sa.func.count(live.c.stamp), sa.func.sum(live.c.stamp)] if self.has_stamps else []
-        counts = np.zeros(len(bounds) + 1, np.int64)
-        stamps = np.zeros(len(bounds) + 1, np.uint64)
-        for at, count, *summed in self._fetch(sa.select(bucket, sa.func.count(), *sums).group_by(bucket)):
-            counts[at] = count
-            if summed:
-                stamps[at] = _exact(count, *summed) % (1 << 64)
-        return Totals(counts, stamps if self.has_stamps else None, None)
+        stored = self._layout.stored
+        if stored is None:
+            return self._stamp_totals(bounds, one)
+        # To go from range to range is twice as fast as to look for the bucket of each row, but only in an index that has all that is asked
+        # for; where metadata is asked as well, it might be read as a whole for each range.
+        by_range = stored.has_index and self._live.metadata is None and bounds.size > 0
+        digests = self._stored_by_range(bounds, one) if by_range else self._stored_by_bucket(bounds, one)
+        return Totals(np.array([digest.count for digest in digests], np.int64), None, digests)
 
     def digests(self, ranges: Sequence[Range]) -> list[Digest]:
         """Digest the content of ranges from the bytes themselves. The ranges must ascend and not overlap."""
@@ -241,6 +244,45 @@ class Unit:
                 f"got {vectors.dimension_of(widths.pop())} (all of the first {len(counts)} live rows)",
             )
         return vectors.wire_bytes in widths
+
+    # --- adding up
+
+    def _stamp_totals(self, bounds: Ids, one: Range) -> Totals:
+        live = self._live.relation(self._within(one))
+        bucket = self._bucket(live, bounds)
+        sums = [sa.func.count(live.c.stamp), sa.func.sum(live.c.stamp)] if self.has_stamps else []
+        counts = np.zeros(len(bounds) + 1, np.int64)
+        stamps = np.zeros(len(bounds) + 1, np.uint64)
+        for at, count, *summed in self._fetch(sa.select(bucket, sa.func.count(), *sums).group_by(bucket)):
+            counts[at] = count
+            if summed:
+                stamps[at] = _exact(count, *summed) % (1 << 64)
+        return Totals(counts, stamps if self.has_stamps else None, None)
+
+    def _stored_by_bucket(self, bounds: Ids, one: Range) -> list[Digest]:
+        live = self._live.relation(self._within(one))
+        bucket = self._bucket(live, bounds)
+        found = {at: _stored_digest(*sums) for at, *sums in self._fetch(sa.select(bucket, *_stored_sums(live)).group_by(bucket))}
+        return [found.get(at, EMPTY) for at in range(len(bounds) + 1)]
+
+    def _stored_by_range(self, bounds: Ids, one: Range) -> list[Digest]:
+        first, last = (value_at(bounds, place, self.id_kind) for place in (0, bounds.size - 1))
+        return [
+            *self._stored_by_bucket(bounds[:0], Range(one.low, first)),
+            *self._stored_between(bounds),
+            *self._stored_by_bucket(bounds[:0], Range(last, one.high)),
+        ]
+
+    def _stored_between(self, bounds: Ids) -> Iterator[Digest]:
+        """Add up what lies between each boundary and the next."""
+        low: Column = sa.literal_column("bucket.low")
+        high: Column = sa.literal_column("bucket.high")
+        edges = sa.func.unnest(self._keys.array(bounds[:-1]), self._keys.array(bounds[1:]))
+        buckets = edges.table_valued("low", "high", with_ordinality="place").render_derived("bucket")
+        live = self._live.relation(lambda column: sa.and_(self._keys.ordered(column) >= low, self._keys.ordered(column) < high))
+        sums = sa.select(*_stored_sums(live)).lateral("sums")
+        query = sa.select(*sums.c).select_from(buckets.join(sums, sa.true())).order_by(buckets.c.place)
+        return (_stored_digest(*found) for found in self._fetch(query))
 
     # --- counting
 
@@ -457,6 +499,19 @@ def _sums(hashed: sa.Subquery) -> list[Column]:
 def _bits(digest: Column, start: int) -> Column:
     """Make the 64-bit integer of 16 hex digits: Postgres before 18 casts bytes to integers no other way."""
     return sa.cast(sa.cast(sa.literal_column("'x'").op("||")(sa.func.substr(digest, start, 16)), postgresql.BIT(64)), sa.BigInteger)
+
+
+def _stored_sums(live: sa.Subquery) -> list[Column]:
+    """Make the columns of a stored digest: rows, rows that have one, and the sums of both halves as exact integers."""
+    first, second = live.c.first, live.c.second
+    stored = sa.func.least(sa.func.count(first), sa.func.count(second))
+    return [sa.func.count().label("rows"), stored.label("stored"), sa.func.sum(first).label("high"), sa.func.sum(second).label("low")]
+
+
+def _stored_digest(count: int, stored: int, high: int | None, low: int | None) -> Digest:
+    if count != stored:
+        raise NullSumError(f"{count - stored} live rows have no digest in the digest columns")
+    return _digest_of_sums(count, stored, high, low)
 
 
 def _digest_of_sums(count: int, hashed: int, high: int | None, low: int | None) -> Digest:

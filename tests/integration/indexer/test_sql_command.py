@@ -56,7 +56,7 @@ def owner(database: Database) -> Owner:
 @pytest.fixture
 def role(owner: Owner) -> Iterator[str]:
     """Offer a name for the role that the script makes, gone after the test."""
-    name = f'Read"er {secrets.token_hex(4)}'
+    name = f'Re"ad\\er; :x -- {secrets.token_hex(4)}'
     yield name
     with owner.database.admin_connect() as connection:
         connection.execute(sql.SQL("DROP OWNED BY {0}").format(sql.Identifier(name)))
