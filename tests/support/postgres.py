@@ -46,6 +46,7 @@ UNPRIVILEGED_USER: Final = "nobody"  # Postgres refuses to run as root
 FOLDER_PREFIX: Final = "vectorindex-postgres-"
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 20.0
+LEAVE_SECONDS: Final = 10.0
 OUR_APPLICATIONS: Final = "vectorindex%"
 
 # Nothing here has to survive a power cut (a crash of the server alone loses no commit), and statements stay out of the log.
@@ -466,6 +467,13 @@ class Database:
         """Return our sessions that hold a transaction open and do nothing: there must be none."""
         return self.backends(application_like=application_like, states=("idle in transaction", "idle in transaction (aborted)"))
 
+    def assert_no_session_is_left(self) -> None:
+        """Fail where a session of ours holds a transaction open though nothing is at work any more: a slot is held only for a load."""
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while left := self.idle_in_transaction():
+            assert time.monotonic() < deadline, f"sessions left idle in a transaction: {left}"
+            time.sleep(0.05)  # Postgres has to notice that a client left
+
     def terminate_backends(self, *, application_like: str = OUR_APPLICATIONS) -> int:
         """End the sessions of these applications on this database and return how many there were."""
         with self.admin_connect() as connection:
@@ -512,6 +520,7 @@ def database(postgres_server: Server) -> Iterator[Database]:
     template = postgres_server.template(("empty",), _create_extension)
     clone = postgres_server.create_database(template)
     yield clone
+    clone.assert_no_session_is_left()
     postgres_server.drop_database(clone.name)
 
 
@@ -531,16 +540,17 @@ def create_wordnet_database(server: Server, rows: int = 1000, variant: Variant =
 @pytest.fixture
 def make_wordnet_database(postgres_server: Server) -> Iterator[MakeWordnetDatabase]:
     """Offer a function `(rows=1000, variant=Variant.TWO_TABLES)` that returns databases with real rows, gone after the test."""
-    made: list[str] = []
+    made: list[WordnetDatabase] = []
 
     def make(rows: int = 1000, variant: Variant = Variant.TWO_TABLES) -> WordnetDatabase:
         database = create_wordnet_database(postgres_server, rows, variant)
-        made.append(database.name)
+        made.append(database)
         return database
 
     yield make
-    for name in made:
-        postgres_server.drop_database(name)
+    for database in made:
+        database.assert_no_session_is_left()
+        postgres_server.drop_database(database.name)
 
 
 @pytest.fixture

@@ -107,3 +107,12 @@ def wait_until_gone(pid: int) -> None:
             return
         time.sleep(0.05)
     pytest.fail(f"process {pid} is still there")
+
+
+def test_a_session_of_ours_that_stays_idle_in_a_transaction_is_noticed(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.support.postgres.LEAVE_SECONDS", 0.2)
+    with psycopg.connect(database.conninfo(application_name="vectorindex default/docs slot")) as connection:
+        connection.execute("SELECT 1")
+        with pytest.raises(AssertionError, match="idle in a transaction"):
+            database.assert_no_session_is_left()
+    database.assert_no_session_is_left()
