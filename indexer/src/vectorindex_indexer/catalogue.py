@@ -133,7 +133,7 @@ def read_layout(connection: psycopg.Connection, spec: SourceSpec, index: IndexSp
     row_id, vector = found[spec.table, spec.id_column], found[spec.table, spec.vector_column]
     _check_modifier(spec, index, vector)
     same_order = _check_metadata_id(spec, found)
-    keys = KeySql(ID_TYPES[row_id.type], collate=ID_TYPES[row_id.type] is IdKind.TEXT and not (row_id.byte_order and same_order))
+    keys, id_index = _choose_order(connection, spec, found, can_be_own=row_id.byte_order and same_order)
     if keys.kind is IdKind.TEXT:
         _check_encoding(connection, spec)
     deleted = _deleted_kind(spec, found)
@@ -145,7 +145,7 @@ def read_layout(connection: psycopg.Connection, spec: SourceSpec, index: IndexSp
         deleted=deleted,
         has_versions=not any(relation.is_view for relation in relations.values()),
         same_order=same_order,
-        id_index=(stored is not None and stored.has_index) or _has_id_index(connection, spec, found, keys),
+        id_index=id_index or (stored is not None and stored.has_index),
         is_partitioned=relations[spec.table].is_partitioned,
         is_view=relations[spec.table].is_view,
         stored=stored,
@@ -260,12 +260,20 @@ def _place(spec: SourceSpec, found: Mapping[tuple[TableName, str], _Column], rel
     return Place(relation.oid, relation.is_view, found[spec.table, spec.id_column].number, model)
 
 
-def _has_id_index(connection: psycopg.Connection, spec: SourceSpec, found: Mapping[tuple[TableName, str], _Column], keys: KeySql) -> bool:
+def _choose_order(
+    connection: psycopg.Connection, spec: SourceSpec, found: Mapping[tuple[TableName, str], _Column], *, can_be_own: bool
+) -> tuple[KeySql, bool]:
+    """Choose how ids are put in order: as an index has them, if any does. Tell whether one does."""
     row_id = found[spec.table, spec.id_column]
+    kind = ID_TYPES[row_id.type]
     model = 0 if spec.model_column is None else found[spec.table, spec.model_column].number
-    collation = _COLLATION_C if keys.collate else row_id.collation
-    answer = connection.execute(_HAS_ID_INDEX, {"oid": row_id.oid, "id": row_id.number, "model": model, "collation": collation}).fetchone()
-    return answer == (True,)
+    asked = {"oid": row_id.oid, "id": row_id.number, "model": model}
+    can_be_own = can_be_own or kind is not IdKind.TEXT
+    orders = {**({False: row_id.collation} if can_be_own else {}), **({True: _COLLATION_C} if kind is IdKind.TEXT else {})}
+    for collate, collation in orders.items():
+        if connection.execute(_HAS_ID_INDEX, asked | {"collation": collation}).fetchone() == (True,):
+            return KeySql(kind, collate=collate), True
+    return KeySql(kind, collate=not can_be_own), False
 
 
 def _fingerprint(columns: Iterable[_Column], relations: Iterable[Relation], stored: StoredDigests | None) -> str:

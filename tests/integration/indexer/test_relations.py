@@ -239,6 +239,7 @@ def test_texts_of_table_and_metadata_may_have_other_collations(database: Databas
     ("collation", "index", "serves"),
     [
         ("", '("Id")', True),  # the database itself sorts by bytes
+        ("", '("Id" COLLATE "C")', True),
         ('"C"', '("Model", "Id")', True),
         ('"C.utf8"', '("Id")', False),
         ('"C.utf8"', '("Id" COLLATE "C")', True),
