@@ -8,14 +8,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import faiss
 import numpy as np
 
-from vectorindex_indexer import compare, guards, report, snapshot
+from vectorindex_indexer import compare, report, snapshot
 from vectorindex_indexer.compare import Drift, subtract, union
 from vectorindex_indexer.config import HealingMode, Identity, Settings, WhenUnverified, load_behaviour, load_identity, parse_time
 from vectorindex_indexer.connect import Connector
@@ -28,12 +28,12 @@ from vectorindex_indexer.cycle import (
     Outcome,
     StoppedError,
     Terms,
-    check_not_older,
     describe_unknown,
     run_cycle,
 )
 from vectorindex_indexer.errors import ConfigError, LoadRefusedError, NullSumError, SnapshotError, SourceError
-from vectorindex_indexer.guards import HeldPlan, Limits, PlanHead
+from vectorindex_indexer.guards import HeldPlan, Limits
+from vectorindex_indexer.holds import Holds
 from vectorindex_indexer.index import SealedPart, View, examine_answers, needs_merge, plan_seal, threads_from_cgroup
 from vectorindex_indexer.keys import to_texts
 from vectorindex_indexer.ledger import NEVER, parse_ledger
@@ -43,6 +43,7 @@ from vectorindex_indexer.names import DriftKind, ProofReason, Result, SourceReas
 from vectorindex_indexer.rows import AsOf
 from vectorindex_indexer.slots import hold_slot
 from vectorindex_indexer.source import Source
+from vectorindex_indexer.standing import Standing, count_drift, describe_plan, describe_proof, describe_view, find_oldest, to_text
 from vectorindex_indexer.version import VERSION
 
 LOG = logging.getLogger(__name__)
@@ -57,8 +58,6 @@ ANSWER_K: Final = 10
 RETRY_SECONDS: Final = (0.5, 30.0)  # first and longest pause after a check that ended unknown
 POLL_SECONDS: Final = 0.2  # how soon a changed file is seen
 SAMPLE_IDS: Final = 10
-ROWS_WINDOW_SECONDS: Final = 86400.0  # the rows of this time are what a large change is measured against
-MOST_APPROVED: Final = 20  # carried-out plans that are remembered
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,29 +85,6 @@ class Rebuild:
     started_at: datetime
 
 
-@dataclass
-class Memory:
-    """What the writer knows of its checks. Only the writer changes it; `status` reads it under the lock."""
-
-    findings: Findings = field(
-        default_factory=lambda: Findings(Result.UNKNOWN, ProofReason.NOT_CHECKED, "no check has finished yet", UNKNOWN)
-    )
-    checked_at: datetime | None = None
-    conclusive_at: datetime | None = None
-    proven_at: datetime | None = None
-    proven_clock: float = NEVER  # the same, on the monotonic clock
-    seconds: float = 0.0
-    index_result: Result = Result.UNKNOWN  # of L1, when it was looked at last
-    source_reason: SourceReason = SourceReason.NOT_TRIED
-    source_message: str = ""
-    drift: Drift = field(default_factory=Drift)  # what differs now
-    validate_echo: str = ""
-    rebuild_echo: str = ""
-    attainable: float = 0.0  # seconds between two checks that keep to the share of time on Postgres
-    answers_result: Result = Result.UNKNOWN  # of L2, when it was looked at last
-    recall: float | None = None
-
-
 class Replica:
     """One replica of one index. `start` it, ask `view`, `status` and `is_ready`, `stop` it."""
 
@@ -121,7 +97,7 @@ class Replica:
         self._connector = make_connector(settings, self.identity)
         self._source = Source(self.identity.source, self.identity.index, self._connector)
         self._lock = threading.RLock()  # what changes together is seen together in `status`
-        self._memory = Memory()
+        self._standing = Standing()
         self._belief: Belief | None = None
         self._published: Published | None = None
         self._trusted = False  # the belief was proven in this process, or may be served until it can be
@@ -143,9 +119,7 @@ class Replica:
         self._save_after = NEVER
         self._saving = threading.Lock()  # stop() saves too, while the writer may still be at it
         self._failures = 0
-        self._rows = RowsHistory()
-        self._approved: deque[str] = deque(maxlen=MOST_APPROVED)  # plans that were carried out: an approval counts once
-        self._candidate_plan: HeldPlan | None = None  # a new index that may not be served without approval
+        self._holds = Holds(self.identity.uid)
         self._remembers = False  # what is believed goes back to something proven before, not only to what the source says now
         self._seen: dict[str, datetime] = {}  # wish: when this process first saw it
         self._unreadable = ""  # why the live file could not be read last time
@@ -169,9 +143,9 @@ class Replica:
     @property
     def proven(self) -> bool:
         """Whether the last check ended ok, and not too long ago."""
-        memory = self._memory
-        age = time.monotonic() - memory.proven_clock
-        return memory.findings.result is Result.OK and not memory.drift.rows and age <= self._behaviour.max_staleness.total_seconds()
+        standing = self._standing
+        age = time.monotonic() - standing.proven_clock
+        return standing.findings.result is Result.OK and not standing.drift.rows and age <= self._behaviour.max_staleness.total_seconds()
 
     def is_ready(self) -> bool:
         """Whether searches may be sent here."""
@@ -179,7 +153,7 @@ class Replica:
             return False
         if self._behaviour.when_unverified is WhenUnverified.SERVE:
             return True
-        return time.monotonic() - self._memory.proven_clock <= self._behaviour.max_staleness.total_seconds()
+        return time.monotonic() - self._standing.proven_clock <= self._behaviour.max_staleness.total_seconds()
 
     def is_alive(self) -> bool:
         """Whether the writer lives. Says nothing of data or source."""
@@ -204,8 +178,8 @@ class Replica:
     def status(self) -> report.Status:
         """Return the document of `/v1/status`."""
         with self._lock:
-            memory, belief, behaviour = self._memory, self._belief, self._behaviour
-            findings = memory.findings
+            standing, belief, behaviour = self._standing, self._belief, self._behaviour
+            findings = standing.findings
             return report.Status(
                 version=1,
                 identity=report.Identity(
@@ -216,9 +190,9 @@ class Replica:
                     pod_uid=self.settings.pod_uid,
                     identity_hash=self.identity.hash,
                     live_hash=behaviour.hash,
-                    validate_requested_at=memory.validate_echo,
-                    rebuild_requested_at=memory.rebuild_echo,
-                    approved_plans=list(self._approved),
+                    validate_requested_at=standing.validate_echo,
+                    rebuild_requested_at=standing.rebuild_echo,
+                    approved_plans=list(self._holds.carried_out),
                 ),
                 state=self._state(),
                 ready=self.is_ready(),
@@ -226,65 +200,23 @@ class Replica:
                 suspended=behaviour.suspend,
                 view=describe_view(belief.view) if belief and self._trusted else None,
                 source=report.Source(
-                    reachable=memory.source_reason is SourceReason.REACHABLE,
-                    reason=memory.source_reason,
-                    message=memory.source_message,
+                    reachable=standing.source_reason is SourceReason.REACHABLE,
+                    reason=standing.source_reason,
+                    message=standing.source_message,
                     identity=self._source.identity,
                 ),
-                proof=self._describe_proof(memory, belief),
-                drift=report.Drift(**count_drift(memory.drift)),
+                proof=describe_proof(standing, belief, is_served=self._trusted),
+                drift=report.Drift(**count_drift(standing.drift)),
                 pending=findings.pending,
-                held_plan=self._describe_plan(),
+                held_plan=describe_plan(self._held_plan),
                 repairs=list(self._repairs),
                 progress=report.Progress(*self._progress),
                 quarantine={str(reason): rows for reason, rows in belief.ledger.count_quarantine().items()} if belief else {},
             )
 
-    def _describe_proof(self, memory: Memory, belief: Belief | None) -> report.Proof:
-        findings = memory.findings
-        l0 = Result.OK if findings.result is Result.OK else findings.found.l0
-        shown = belief if self._trusted else None
-        return report.Proof(
-            result=findings.result,
-            reason=findings.reason,
-            message=findings.message,
-            root_digest=str(shown.root) if shown and shown.root else "",
-            as_of=to_text(shown.as_of.at) if shown else "",
-            snapshot=shown.as_of.snapshot if shown else "",
-            incarnation=shown.as_of.incarnation if shown else "",
-            fingerprint=shown.as_of.fingerprint if shown else "",
-            digest_spec=shown.digest_spec if shown else "",
-            checked_at=to_text(memory.checked_at),
-            conclusive_at=to_text(memory.conclusive_at),
-            proven_at=to_text(memory.proven_at),
-            source_rows=findings.source_rows,
-            ledger_rows=belief.ledger.rows if belief else 0,
-            seconds=round(memory.seconds, 3),
-            layers=report.Layers(l0, memory.index_result, memory.answers_result),
-            oldest_compared_at=to_text(find_oldest(belief)),
-            attainable_period_seconds=round(memory.attainable, 3),
-            recall=memory.recall,
-        )
-
     @property
     def _held_plan(self) -> HeldPlan | None:
-        return (self._belief.plan if self._belief else None) or self._candidate_plan
-
-    def _describe_plan(self) -> report.HeldPlan | None:
-        plan = self._held_plan
-        if plan is None:
-            return None
-        return report.HeldPlan(
-            id=plan.id,
-            reason=plan.reason,
-            action=plan.head.action,
-            incarnation=plan.head.incarnation,
-            removes=plan.removes,
-            replaces=plan.replaces,
-            adds=plan.adds,
-            sample_ids=list(plan.sample_ids),
-            held_at=to_text(plan.held_at),
-        )
+        return (self._belief.plan if self._belief else None) or self._holds.plan
 
     def _state(self) -> State:
         if self._stopping.is_set():
@@ -293,11 +225,11 @@ class Replica:
             return State.LOADING if self._rebuild else State.STARTING
         if not self._trusted:
             return State.HELD if self._held_plan is not None else State.PROVING
-        if self._held_plan is not None or self._memory.findings.reason is ProofReason.REPAIR_HELD:
+        if self._held_plan is not None or self._standing.findings.reason is ProofReason.REPAIR_HELD:
             return State.HELD
-        if self._memory.drift.rows and not self._behaviour.suspend:
+        if self._standing.drift.rows and not self._behaviour.suspend:
             return State.REPAIRING
-        return State.UNPROVEN if self._memory.findings.result is Result.UNKNOWN else State.SERVING
+        return State.UNPROVEN if self._standing.findings.result is Result.UNKNOWN else State.SERVING
 
     # --- the writer
 
@@ -320,7 +252,7 @@ class Replica:
 
     def _wait(self, started: float) -> None:
         """Wait for the next period, for the end of a load, or for a wish; after a failure, for a growing pause."""
-        pause = max(self._behaviour.period.total_seconds(), self._memory.attainable)
+        pause = max(self._behaviour.period.total_seconds(), self._standing.attainable)
         if self._failures:
             pause = min(pause, pause_after(self._failures))
         while not self._stopping.is_set():
@@ -349,9 +281,7 @@ class Replica:
         changed = behaviour != self._behaviour
         with self._lock:
             self._behaviour = behaviour
-            # Used up only while it is named: taken back and given again, an approval is a new one.
-            named = behaviour.wishes.approved_plans
-            self._approved = deque((plan for plan in self._approved if plan in named), MOST_APPROVED)
+            self._holds.forget_unnamed(behaviour)
         return changed
 
     def _has_wish(self) -> bool:
@@ -359,11 +289,11 @@ class Replica:
 
     def _wants_check(self) -> bool:
         wishes = self._behaviour.wishes
-        return wishes.validate_requested_at is not None and wishes.validate_text != self._memory.validate_echo
+        return wishes.validate_requested_at is not None and wishes.validate_text != self._standing.validate_echo
 
     def _wants_rebuild(self) -> bool:
         wishes = self._behaviour.wishes
-        return wishes.rebuild_requested_at is not None and wishes.rebuild_text != self._memory.rebuild_echo
+        return wishes.rebuild_requested_at is not None and wishes.rebuild_text != self._standing.rebuild_echo
 
     def _may_rebuild(self) -> bool:
         """Whether an attempt could start now: none is running, and the last failure is long enough ago."""
@@ -394,24 +324,17 @@ class Replica:
         behaviour = self._behaviour
         return Terms(
             now=time.monotonic(),
-            period=max(behaviour.period.total_seconds(), self._memory.attainable),
+            period=max(behaviour.period.total_seconds(), self._standing.attainable),
             content_sweep=behaviour.content_sweep.total_seconds(),
             whole=whole,
             apply=not behaviour.suspend,
             from_bytes=from_bytes,
             last_proven_rows=behaviour.last_proven.rows if behaviour.last_proven else 0,
             uid=self.identity.uid,
-            limits=self._limits(),
+            limits=self._holds.limits(behaviour),
             mode=mode or behaviour.healing.mode,
-            approved=self._approvals(),
+            approved=self._holds.approvals(behaviour),
         )
-
-    def _limits(self) -> Limits:
-        return Limits(self._behaviour.healing.max_change, self._rows.most(time.monotonic()))
-
-    def _approvals(self) -> frozenset[str]:
-        """Return the plans that somebody approved and that were not carried out yet."""
-        return frozenset(self._behaviour.wishes.approved_plans) - frozenset(self._approved)
 
     def _check(self, belief: Belief) -> None:
         """Check what is served, and publish what follows."""
@@ -427,6 +350,9 @@ class Replica:
         with self._lock:
             findings = self._settle(outcome)
             self._record(findings, seconds)
+            if not terms.whole:  # what was asked for, and the first check, are exempt
+                self._standing.attainable = findings.source_seconds / self._behaviour.max_source_duty
+                self._warn_if_slow()
             if findings.drift.rows and (findings.result is Result.OK or findings.reason is ProofReason.REPAIR_FAILED):
                 self._record_repair(findings, belief, seconds, action="patch", trigger="load" if first else "check")
         if findings.rebuild or findings.reason in (ProofReason.REPAIR_FAILED, ProofReason.DIGEST_SPEC_DIFFERS):
@@ -438,7 +364,7 @@ class Replica:
             self._examine_answers(outcome.belief)
         if wished and self._answers(wishes.validate_requested_at, wishes.validate_text, begun):
             with self._lock:
-                self._memory.validate_echo = wishes.validate_text
+                self._standing.validate_echo = wishes.validate_text
 
     def _examine_answers(self, belief: Belief) -> None:
         """Search near sampled rows, and see that what comes back is live, and how much of the best is found (L2)."""
@@ -454,7 +380,7 @@ class Replica:
         wrong = union([answers.dead, subtract(answers.answered, ledger.entries_of(answers.answered)[0])])
         result = Result.DRIFT if wrong.size else Result.OK
         with self._lock:
-            self._memory.answers_result, self._memory.recall = result, answers.recall
+            self._standing.answers_result, self._standing.recall = result, answers.recall
         self.metrics.answers_examined(result, answers.recall)
         if wrong.size:
             self._suspect = True
@@ -464,10 +390,9 @@ class Replica:
         """Take over what a check left, and publish it as far as it may be served. Returns the findings, or what speaks against serving."""
         findings, belief = outcome.findings, outcome.belief
         if findings.carried_out:
-            self._approved.appendleft(findings.carried_out)
-            self._rows.forget()
+            self._holds.use_up(findings.carried_out)
         if findings.result is Result.OK and not self._trusted:
-            findings = self._judge_memory(belief) or findings
+            findings = (None if self._remembers else self._holds.judge_without_memory(belief, self._behaviour)) or findings
         if findings.result is Result.OK or (self._trusted and not rebuilt):
             self._publish(belief)
         else:
@@ -475,11 +400,20 @@ class Replica:
             if self._loaded and self._behaviour.when_unverified is WhenUnverified.SERVE and may_serve_unverified(findings):
                 self._serve_unverified(belief)
         if findings.result is Result.OK:
-            self._candidate_plan, self._remembers, self._proven_belief = None, True, self._belief
+            self._holds.plan, self._remembers, self._proven_belief = None, True, self._belief
         if findings.result is not Result.UNKNOWN:
             self._loaded = False
-            self._rows.add(time.monotonic(), belief.ledger.rows)
+            self._holds.note(belief.ledger.rows)
         return findings
+
+    def _warn_if_slow(self) -> None:
+        """Say so when checks can't be made as often as they would have to be."""
+        attainable = self._standing.attainable
+        if attainable > self._behaviour.max_staleness.total_seconds():
+            LOG.warning(
+                "checks take so long that they can't be made within maxStalenessSeconds",
+                extra={"attainable_period_seconds": round(attainable, 1)},
+            )
 
     def _take_group(self, belief: Belief) -> None:
         """Take over what a part of a long check brought."""
@@ -502,7 +436,7 @@ class Replica:
     def _announce(self, drift: Drift) -> None:
         """Make drift visible while it is being repaired."""
         with self._lock:
-            self._memory.drift = drift
+            self._standing.drift = drift
         self.metrics.drift({DriftKind(kind): rows for kind, rows in count_drift(drift).items()})
         LOG.warning("drift found", extra={"drift": count_drift(drift), "ids": drift.ids[:SAMPLE_IDS].tolist()})
 
@@ -531,7 +465,7 @@ class Replica:
         wished = self._wants_rebuild()
         if wished and self._answers(wishes.rebuild_requested_at, wishes.rebuild_text, self._built_at):
             with self._lock:
-                self._memory.rebuild_echo = wishes.rebuild_text
+                self._standing.rebuild_echo = wishes.rebuild_text
             wished = False
         if self._belief is None:
             trigger = self._rebuild_due or "start"
@@ -588,7 +522,7 @@ class Replica:
         if former is not None and former.pending.upstream.size:
             LOG.info("changes upstream wait meanwhile: the new index is dropped", extra={"trigger": rebuild.trigger})
             return
-        if former is not None and not self._may_replace(former, candidate):
+        if former is not None and not self._holds.may_replace(former, candidate, self._behaviour):
             return
         terms = dataclasses.replace(self._terms(whole=True, mode=HealingMode.AUTO), apply=True, limits=Limits())
         outcome = run_cycle(self._source, candidate, terms, lambda _: None)
@@ -611,56 +545,6 @@ class Replica:
             self._record(findings, time.monotonic() - rebuild.started)
             if findings.result is Result.OK:
                 self._finish_rebuild(rebuild, findings, former, "repaired")
-
-    def _may_replace(self, former: Belief, candidate: Belief) -> bool:
-        """Whether a new index may take the place of the former one: not silently, where it lacks or changes too much."""
-        change = guards.compare_ledgers(former.ledger, candidate.ledger, by_content=former.digest_spec == candidate.digest_spec)
-        if candidate.as_of.incarnation != former.last_read.incarnation and change.removes.size:
-            reason = ProofReason.SOURCE_REGRESSED
-        elif guards.is_too_large(change, former.ledger.rows, self._limits()):
-            reason = ProofReason.CHANGE_HELD
-        else:
-            return True
-        head = PlanHead(self.identity.uid, reason, "rebuild", candidate.as_of.incarnation)
-        return self._is_approved(guards.make_plan(head, change, candidate.ledger.kind, datetime.now(UTC)))
-
-    def _judge_memory(self, belief: Belief) -> Findings | None:
-        """Return what speaks against serving an index that this replica can't compare with a former one of its own.
-
-        What the operator remembers of the last proof stands in for it.
-        """
-        proven = self._behaviour.last_proven
-        if self._remembers or proven is None or proven.digest_spec != belief.digest_spec:
-            return None
-        try:
-            check_not_older(belief.last_read, proven.incarnation, proven.snapshot)
-        except InconclusiveError as error:
-            return describe_unknown(error)
-        lost = proven.rows - belief.ledger.rows
-        regressed = belief.last_read.incarnation != proven.incarnation
-        if lost <= (0 if regressed else guards.count_allowed(self._limits(), proven.rows)):
-            return None
-        reason = ProofReason.SOURCE_REGRESSED if regressed else ProofReason.CHANGE_HELD
-        head = PlanHead(self.identity.uid, reason, "replace", belief.last_read.incarnation)
-        if self._is_approved(guards.make_count_plan(head, lost, datetime.now(UTC))):
-            return None
-        return Findings(Result.DRIFT, reason, self._explain_plan(), UNKNOWN, source_rows=belief.ledger.rows)
-
-    def _is_approved(self, plan: HeldPlan) -> bool:
-        """Whether somebody approved to serve a new index in spite of what it lacks; else hold it."""
-        if plan.id in self._approvals():
-            self._approved.appendleft(plan.id)
-            self._rows.forget()
-            self._candidate_plan = None
-            return True
-        former = self._candidate_plan
-        self._candidate_plan = former if former is not None and former.id == plan.id else plan
-        LOG.warning("the new index waits for approval: %s", self._explain_plan(), extra={"reason": str(plan.reason)})
-        return False
-
-    def _explain_plan(self) -> str:
-        plan = self._held_plan
-        return f"held as plan {plan.id}: {plan.removes} rows would be gone, {plan.replaces} replaced" if plan else ""
 
     def _finish_rebuild(self, rebuild: Rebuild, findings: Findings, former: Belief | None, result: str) -> None:
         """Count a rebuild as a repair where it replaced, or was to replace, something wrong or what somebody wished away."""
@@ -726,31 +610,24 @@ class Replica:
         if findings.examined or not conclusive:
             layers["L1"] = findings.found.l1
         with self._lock:
-            memory = self._memory
-            memory.findings, memory.checked_at, memory.seconds = findings, now, seconds
+            standing = self._standing
+            standing.findings, standing.checked_at, standing.seconds = findings, now, seconds
             if "L1" in layers:
-                memory.index_result = Result.OK if repaired else findings.found.l1
-            if findings.source_seconds and conclusive:
-                memory.attainable = findings.source_seconds / self._behaviour.max_source_duty
-                if memory.attainable > self._behaviour.max_staleness.total_seconds():
-                    LOG.warning(
-                        "checks take so long that they can't be made within maxStalenessSeconds",
-                        extra={"attainable_period_seconds": round(memory.attainable, 1)},
-                    )
+                standing.index_result = Result.OK if repaired else findings.found.l1
             if findings.source_error is not None:
-                memory.source_reason, memory.source_message = findings.source_error.reason, findings.source_error.message
+                standing.source_reason, standing.source_message = findings.source_error.reason, findings.source_error.message
             elif findings.reason is not ProofReason.INTERNAL_ERROR:
-                memory.source_reason, memory.source_message = SourceReason.REACHABLE, ""
+                standing.source_reason, standing.source_message = SourceReason.REACHABLE, ""
             if conclusive:
-                memory.conclusive_at = now
-                memory.drift = Drift() if repaired else findings.drift
+                standing.conclusive_at = now
+                standing.drift = Drift() if repaired else findings.drift
             if repaired:
-                memory.proven_at, memory.proven_clock = now, time.monotonic()
-            drift = memory.drift
+                standing.proven_at, standing.proven_clock = now, time.monotonic()
+            drift = standing.drift
         self._failures = 0 if conclusive else self._failures + 1
         self.metrics.drift({DriftKind(kind): rows for kind, rows in count_drift(drift).items()})
         self.metrics.waiting(held=self._held_plan is not None, pending_rows=findings.pending)
-        self.metrics.source_kept_busy(findings.source_seconds, self._memory.attainable)
+        self.metrics.source_kept_busy(findings.source_seconds, self._standing.attainable)
         if conclusive:
             self.metrics.synchronised(findings.followed.inserted, findings.followed.updated, findings.followed.deleted)
         self.metrics.check_finished(
@@ -808,7 +685,7 @@ class Replica:
         with self._lock:
             self._belief = belief
             self._loaded = self._remembers = True
-            self._rows.add(time.monotonic(), belief.ledger.rows)
+            self._holds.note(belief.ledger.rows)
             self._built_at = parse_time(saved.meta.built_at)
 
     def _save(self, *, force: bool = False) -> None:
@@ -817,7 +694,7 @@ class Replica:
             self._save_alone(force=force)
 
     def _save_alone(self, *, force: bool) -> None:
-        belief, proven_at = self._proven_belief, self._memory.proven_at
+        belief, proven_at = self._proven_belief, self._standing.proven_at
         if belief is None or proven_at is None or is_saved(belief, self._saved):
             return
         started = time.monotonic()
@@ -855,36 +732,6 @@ def may_serve_unverified(findings: Findings) -> bool:
     )
 
 
-class RowsHistory:
-    """The largest number of rows of the last 24 hours, from what each check counted."""
-
-    def __init__(self) -> None:
-        self._counts: deque[tuple[float, int]] = deque()  # rows fall from left to right: a smaller earlier number is never the largest
-
-    def add(self, now: float, rows: int) -> None:
-        """Remember a count."""
-        while self._counts and self._counts[-1][1] <= rows:
-            self._counts.pop()
-        self._counts.append((now, rows))
-
-    def most(self, now: float) -> int:
-        """Return the largest count that is not too old; 0 without any."""
-        while self._counts and now - self._counts[0][0] > ROWS_WINDOW_SECONDS:
-            self._counts.popleft()
-        return self._counts[0][1] if self._counts else 0
-
-    def forget(self) -> None:
-        """Start anew: somebody approved of what went."""
-        self._counts.clear()
-
-
-def find_oldest(belief: Belief | None) -> datetime | None:
-    """Return when the bucket was compared by content that was not for longest; None while one never was."""
-    if belief is None or not np.isfinite(belief.ledger.compared).all():
-        return None
-    return datetime.now(UTC) - timedelta(seconds=time.monotonic() - float(belief.ledger.compared.min()))
-
-
 def pause_after(failures: int) -> float:
     """Return the seconds to wait after so many failures in a row: growing up to a limit, and spread over time."""
     first, longest = RETRY_SECONDS
@@ -910,30 +757,6 @@ def parse_as_of(saved: snapshot.SavedAsOf) -> AsOf:
     if at is None:
         raise ValueError(f"the saved index has no as-of time: {saved.at!r}")
     return AsOf(saved.snapshot, saved.incarnation, saved.fingerprint, at, in_recovery=False)
-
-
-def to_text(moment: datetime | None) -> str:
-    """Return RFC 3339 in UTC with milliseconds; "" for never."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if moment else ""
-
-
-def count_drift(drift: Drift) -> dict[str, int]:
-    """Return rows by kind."""
-    return {kind: int(getattr(drift, kind).size) for kind in DriftKind}
-
-
-def describe_view(view: View) -> report.View:
-    """Return the view's part of the status."""
-    return report.View(
-        generation=view.generation,
-        rows=view.live_rows,
-        delta=view.delta_rows,
-        dead=view.dead_rows,
-        segments=len(view.segments),
-        bytes=view.bytes,
-        index_type=view.spec.type,
-        fallback="",
-    )
 
 
 def is_saved(belief: Belief, saved: Belief | None) -> bool:
