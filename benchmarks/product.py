@@ -61,7 +61,7 @@ class Subject:
         """Read all live rows into arrays; return how many there were."""
         done = 0
         with self.source.unit(seconds=SECONDS) as unit:
-            for rows in unit.stream(EVERYTHING):
+            for rows in unit.stream(EVERYTHING, digests=digests):
                 end = done + len(rows)
                 target.ids[done:end] = rows.ids
                 target.vectors[done:end] = rows.vectors

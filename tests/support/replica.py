@@ -208,9 +208,9 @@ def running_replica(settings: Settings) -> Iterator[Replica]:
         replica.stop()
 
 
-def wait_until(what: str, condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+def wait_until(what: str, condition: Callable[[], bool], seconds: float = SECONDS, *, pause: float = 0.02) -> None:
     """Wait for a condition; fail with its name when it does not come true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)  # a poll with a limit
+        time.sleep(pause)  # a poll with a limit

@@ -183,6 +183,7 @@ class Table:
 
     def spoil(self, key: Key, value: LiteralString) -> None:
         """Give a row a bad vector: an SQL expression of the column's type."""
+        value = value.replace("{", "{{").replace("}", "}}")  # they are names in all other statements here
         self._run("UPDATE {table} SET {vector} = " + value + " WHERE {id} = %(key)s AND {ours}", key=key)
         for row in self._find(key):
             row.vector = None

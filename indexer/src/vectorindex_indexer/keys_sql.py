@@ -60,12 +60,12 @@ class KeySql:
         whole, shortened = _split(ids, self.kind)
         given = self.array(whole)
         if not shortened.size:
-            return lambda column: column == sa.func.any(given)
+            return lambda column: column == sa.any_(given)
         starts = self.array(shortened)
 
         def within(column: Column) -> Clause:
             start = sa.func.left(column, sa.literal_column(str(SHORTENED_CHARACTERS)))
-            return sa.or_(column == sa.func.any(given), sa.and_(_is_long(column), start == sa.func.any(starts)))
+            return sa.or_(column == sa.any_(given), sa.and_(_is_long(column), start == sa.any_(starts)))
 
         return within
 

@@ -481,9 +481,10 @@ class Replica:
             return
         generation = self._belief.view.generation + 1 if self._belief else 1
         proven = self._behaviour.last_proven
+        started, started_at = time.monotonic(), datetime.now(UTC)  # before anything is read: a wish that comes later is not answered by it
         candidate = self._background.submit(self._load, generation, proven.rows if proven else 0)
         LOG.info("building an index", extra={"trigger": trigger, "generation": generation})
-        self._rebuild = Rebuild(candidate, trigger, time.monotonic(), datetime.now(UTC))
+        self._rebuild = Rebuild(candidate, trigger, started, started_at)
 
     def _load(self, generation: int, proven_rows: int) -> Belief:
         """Read all rows and build an index of them, in the background."""

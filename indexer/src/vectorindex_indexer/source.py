@@ -5,6 +5,7 @@ Which rows exist is said by `predicate.LiveRows` alone; no statement here reache
 
 import contextlib
 import dataclasses
+import select
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC
@@ -45,7 +46,7 @@ OTHER_MODELS: Final = 5
 
 IDS_PER_READ: Final = 20_000
 
-CHUNK_ROWS: Final = 16_384
+CHUNK_ROWS: Final = 4096
 """Rows in one piece of a stream. Two of them are in memory at a time."""
 
 _ZERO: Final[Column] = sa.literal_column("0")
@@ -415,8 +416,34 @@ class Unit:
     def _copy(self, query: sa.ClauseElement) -> Iterator[Bytes]:
         text, values = compile_statement(query)
         command = f"COPY ({text}) TO STDOUT (FORMAT binary)".encode()
-        with self._guard, self._connection.cursor() as cursor, cursor.copy(command, values) as copy:
-            yield from copy
+        with self._guard, self._connection.cursor() as cursor, cursor.copy(command, values):
+            yield from _receive(self._connection)
+
+
+def _receive(connection: psycopg.Connection) -> Iterator[memoryview]:
+    """Give what a COPY sends, as it comes.
+
+    The same as to iterate over psycopg's Copy, but in less time: this is done for each row.
+    """
+    raw = connection.pgconn
+    arrival = select.poll()
+    arrival.register(raw.socket, select.POLLIN)
+    get = raw.get_copy_data
+    while True:
+        size, block = get(1)  # 1: don't wait inside of it, where every other thread would wait, too
+        if size > 0:
+            yield block
+        elif size == 0:
+            arrival.poll()
+            raw.consume_input()
+        else:
+            break
+    while raw.is_busy():
+        arrival.poll()
+        raw.consume_input()
+    while (result := raw.get_result()) is not None:
+        if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
+            raise psycopg.errors.error_from_result(result)
 
 
 def _set_limits(connection: psycopg.Connection, seconds: float) -> None:

@@ -7,11 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -20,12 +16,10 @@ from tests.support.damage import damage_both
 from tests.support.keepalive import ask_until_closed
 from tests.support.postgres import MakeWordnetDatabase, WordnetDatabase
 from tests.support.replica import make_manifest, running_replica, wait_until, write_settings
+from tests.support.serving import COMMAND, SECONDS, build_options, serving
 from vectorindex_indexer import report
 from vectorindex_indexer.config import Settings
 from vectorindex_indexer.snapshot import MANIFEST
-
-COMMAND = (sys.executable, "-m", "vectorindex_indexer")
-SECONDS = 60
 
 
 @pytest.fixture
@@ -38,61 +32,9 @@ def settings(database: WordnetDatabase, tmp_path: Path) -> Settings:
     return write_settings(tmp_path, make_manifest(database), database.create_reader())
 
 
-def build_options(settings: Settings) -> list[str]:
-    folders = {"--config": settings.config, "--credentials": settings.credentials, "--tls": settings.tls, "--data": settings.data}
-    return [str(part) for pair in folders.items() for part in pair]
-
-
 def run(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, *arguments, *build_options(settings)]
     return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-
-
-class Serving:
-    """A `serve` process: its ports, and what it logged."""
-
-    def __init__(self, settings: Settings, *arguments: str) -> None:
-        command = [*COMMAND, "serve", "--host", "127.0.0.1", "--search-port", "0", "--ops-port", "0", "--log-format", "json", *arguments]
-        self.process = subprocess.Popen([*command, *build_options(settings)], stderr=subprocess.PIPE, text=True)
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        wait_until("listening", lambda: bool(self.find("listening")) or self.process.poll() is not None)
-        (listening,) = self.find("listening")
-        self.search_port, self.ops_port = listening["search_port"], listening["ops_port"]
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line)
-
-    def find(self, message: str) -> list[dict[str, Any]]:
-        return [line for line in map(json.loads, list(self.lines)) if line["message"] == message]
-
-    def get(self, path: str) -> tuple[int, bytes]:
-        with closing(HTTPConnection("127.0.0.1", self.ops_port, timeout=5)) as connection:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        code = self.process.wait(timeout=SECONDS)
-        self._reader.join(timeout=SECONDS)
-        return code
-
-
-@contextmanager
-def serving(settings: Settings, *arguments: str) -> Iterator[Serving]:
-    one = Serving(settings, *arguments)
-    try:
-        yield one
-    finally:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.wait()
-        assert one.process.stderr is not None
-        one.process.stderr.close()
 
 
 def save_index(settings: Settings) -> None:

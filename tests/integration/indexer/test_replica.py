@@ -5,7 +5,9 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,23 @@ def test_a_rebuild_wished_for_now_gives_a_new_generation_and_serves_throughout(s
         wait_until("the echo", lambda: replica.status().identity.rebuild_requested_at == "2126-01-02T03:04:06Z")
         assert answered_ids(replica) == live_ids(database)
         assert metric(replica, "repairs_total", action="rebuild", trigger="wish", result="repaired") == 1
+
+
+def test_a_rebuild_counts_from_before_its_first_look_at_the_source(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would answer a wish that came after it had read the rows."""
+    replica = Replica(settings)
+    looked: list[datetime] = []
+
+    def submit(*_: object) -> Future[Belief]:
+        looked.append(datetime.now(UTC))
+        return Future()
+
+    monkeypatch.setattr(replica._background, "submit", submit)
+
+    replica._plan_rebuild()
+
+    assert replica._rebuild is not None
+    assert replica._rebuild.started_at <= looked[0]
 
 
 def test_suspended_it_observes_tells_and_changes_nothing_until_resumed(settings: Settings, database: WordnetDatabase) -> None:
