@@ -166,6 +166,48 @@ BREAKS = (
         "    return name",
         ("tests/unit/indexer/test_ddl.py", "quoted"),
     ),
+    Break(
+        "a deadline closes the socket",
+        "deadline.py",
+        "                    self._socket.shutdown(socket.SHUT_RDWR)",
+        "                    pass",
+        (SOURCE_TESTS, "frozen_backend"),
+    ),
+    Break(
+        "a connection that never came about is closed",
+        "connect.py",
+        "            traceback.clear_frames(error.__traceback__)",
+        "            pass",
+        ("tests/integration/indexer/test_faults.py", "came_about"),
+    ),
+    Break(
+        "VerifyFull looks at the host name",
+        "connect.py",
+        'SslMode.VERIFY_FULL: "verify-full"',
+        'SslMode.VERIFY_FULL: "verify-ca"',
+        ("tests/integration/indexer/test_tls.py", "another_host_name"),
+    ),
+    Break(
+        "our key may have any mode",
+        "tls.py",
+        "        os.fchmod(descriptor, 0o600)\n",
+        "        os.fchmod(descriptor, 0o644)\n",
+        ("tests/integration/indexer/test_tls.py", "whatever_the_mode"),
+    ),
+    Break(
+        "a slot ends with a holder that hangs",
+        "slots.py",
+        '        "idle_in_transaction_session_timeout": int(1000 * beat_seconds * _MISSED_BEATS),\n',
+        "",
+        ("tests/integration/indexer/test_slots.py", "hanging_holder"),
+    ),
+    Break(
+        "a slot stays with a holder that lives",
+        "slots.py",
+        '                self._connection.execute("SELECT")',
+        "                pass",
+        ("tests/integration/indexer/test_slots.py", "hanging_holder"),
+    ),
 )
 
 AROUND = """

@@ -51,9 +51,8 @@ class Connector:
                 parameters = self._parameters() | certificate
                 return psycopg.connect(**parameters, prepare_threshold=None)  # type: ignore[arg-type]
         except psycopg.Error as error:
-            traceback.clear_frames(
-                error.__traceback__
-            )  # they hold the connection that was being made; the server would keep a session for it
+            # They hold the connection that was being made, and the server would keep a session for it.
+            traceback.clear_frames(error.__traceback__)
             raise self._explain(connect_error(error, self.address)) from None  # its text may quote the server
         except UnicodeError:
             raise SourceError(SourceReason.HOST_UNREACHABLE, f"{self.address.host!r} is no valid host name") from None

@@ -25,6 +25,7 @@ from vectorindex_indexer.source import Unit
 ROWS = 2000
 PERIOD = 3
 DEADLINE = 2.0
+OFTEN = {"consistency__periodSeconds": PERIOD, "consistency__maxSourceDutyPercent": 100}  # a check each period, however slow the machine
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def login(database: WordnetDatabase) -> Login:
 
 @pytest.fixture
 def settings(database: WordnetDatabase, login: Login, tmp_path: Path) -> Settings:
-    return write_settings(tmp_path, make_manifest(database, consistency__periodSeconds=PERIOD), login)
+    return write_settings(tmp_path, make_manifest(database, **OFTEN), login)
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_a_connection_that_goes_silent_is_left_at_the_deadline_and_followed_agai
     database: WordnetDatabase, login: Login, tmp_path: Path, short_deadline: None
 ) -> None:
     with gate(database.address.host, database.address.port) as door:
-        manifest = make_manifest(database, source__postgres__port=door.port, consistency__periodSeconds=PERIOD)
+        manifest = make_manifest(database, source__postgres__port=door.port, **OFTEN)
         with running_replica(write_settings(tmp_path, manifest, login)) as replica:
             wait_until("ready", replica.is_ready)
             with database.admin_connect(autocommit=False) as locker:
