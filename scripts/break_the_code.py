@@ -17,6 +17,7 @@ PACKAGE = ROOT / "indexer" / "src" / "vectorindex_indexer"
 SOURCE_TESTS = "tests/integration/indexer/test_source.py"
 CYCLE_TESTS = "tests/integration/indexer/test_cycle.py"
 BLINDNESS_TESTS = "tests/integration/indexer/test_blindness.py"
+GUARD_TESTS = "tests/integration/indexer/test_guards.py"
 REPLICA_TESTS = "tests/integration/indexer/test_replica.py"
 DIGEST_COLUMN_TESTS = "tests/integration/indexer/test_digest_columns.py"
 
@@ -123,6 +124,104 @@ BREAKS = (
         "        if left:\n",
         "        if False:\n",
         (CYCLE_TESTS, "does_not_take"),
+    ),
+    Break(
+        "large changes are held (the blast radius)",
+        "guards.py",
+        "    return max(change.removes.size, missing) + change.replaces.size > count_allowed(limits, most)",
+        "    return False",
+        ("tests/unit/indexer/test_guards.py", "too_large"),
+    ),
+    Break(
+        "little by little is as much as at once",
+        "guards.py",
+        "    most = max(limits.most_rows, rows)\n",
+        "    most = rows\n",
+        ("tests/unit/indexer/test_guards.py", "too_large"),
+    ),
+    Break(
+        "a server that lost rows is not followed",
+        "cycle.py",
+        "        if regressed and change.removes.size:\n",
+        "        if False:\n",
+        (GUARD_TESTS, "lacks_one_row"),
+    ),
+    Break(
+        "an approval counts once",
+        "replica.py",
+        "frozenset(self._behaviour.wishes.approved_plans) - frozenset(self._approved)",
+        "frozenset(self._behaviour.wishes.approved_plans)",
+        ("tests/integration/indexer/test_replica_held.py", "counts_once"),
+    ),
+    Break(
+        "damage to a row that waits is seen (the pending list)",
+        "cycle.py",
+        "        unlike = compare.find_unlike(pending.shown, (actual[0][held], actual[1][held]))",
+        "        unlike = NO_IDS",
+        (GUARD_TESTS, "damage_to_a_row_that_waits"),
+    ),
+    Break(
+        "a check in groups looks at every bucket (the cursor skips one)",
+        "cycle.py",
+        "    start = min(belief.ledger.position_of(belief.cursor), buckets - 1)",
+        "    start = min(belief.ledger.position_of(belief.cursor) + (belief.cursor is not None), buckets - 1)",
+        (GUARD_TESTS, "ends_like_a_short_one"),
+    ),
+    Break(
+        "a check in groups shows the moment of its first group (that of its last)",
+        "cycle.py",
+        "            return replace(after, as_of=begun, latest=latest, root=root)",
+        "            return replace(after, as_of=as_of, latest=latest, root=root)",
+        (GUARD_TESTS, "moment_of_its_first_group"),
+    ),
+    Break(
+        "FAISS is compared with the ledger slice by slice, where it is large",
+        "cycle.py",
+        "        return (set(range(self.start, self.end)) if everything else due) - self.broken",
+        "        return (set(range(self.start, self.end)) if everything else set[int]()) - self.broken",
+        (CYCLE_TESTS, "slice_of_a_large_index"),
+    ),
+    Break(
+        "a flipped bit in an id breaks the seal",
+        "ledger.py",
+        "        return Seal(self.rows, sum_ids(self.ids), ",
+        "        return Seal(self.rows, 0, ",
+        ("tests/unit/indexer/test_ledger.py", "flipped_bit"),
+    ),
+    Break(
+        "ids that are too long are kept out",
+        "wire.py",
+        "        if self._kind is IdKind.TEXT and len(row.id) > LONGEST_ID_BYTES:\n            return QuarantineReason.ID_TOO_LONG\n",
+        "",
+        ("tests/unit/indexer/test_wire.py", "too_long"),
+    ),
+    Break(
+        "a sum that is NULL is no sum",
+        "source.py",
+        "    if count != summed or (count and total is None):",
+        "    if count != summed:",
+        (BLINDNESS_TESTS, "NULL and bigint"),
+    ),
+    Break(
+        "what a snapshot older than the last one shows is not followed",
+        "cycle.py",
+        "    if as_of.incarnation == incarnation and snapshot_end(as_of.snapshot) < snapshot_end(snapshot):",
+        "    if False:",
+        (BLINDNESS_TESTS, "lags and bigint"),
+    ),
+    Break(
+        "digests of another kind are not compared",
+        "cycle.py",
+        "    if belief.digest_spec != unit.digest_spec:",
+        "    if False:",
+        (BLINDNESS_TESTS, "kind and bigint"),
+    ),
+    Break(
+        "a rebuild answers only wishes that came before it",
+        "replica.py",
+        "Rebuild(candidate, trigger, started, started_at)",
+        "Rebuild(candidate, trigger, started, datetime.now(UTC))",
+        (REPLICA_TESTS, "counts_from_before"),
     ),
     Break(
         "digests sum up, they don't cancel",

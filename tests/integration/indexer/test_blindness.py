@@ -18,6 +18,7 @@ from tests.support.tables import MODEL, OTHER_MODEL, Form, Rule, Table, make_tab
 from vectorindex_indexer import compare, cycle, predicate
 from vectorindex_indexer.config import Settings
 from vectorindex_indexer.cycle import Belief
+from vectorindex_indexer.digest import Digest
 from vectorindex_indexer.load import load_candidate
 from vectorindex_indexer.names import ProofReason, Result, SourceReason
 from vectorindex_indexer.rows import Totals
@@ -164,6 +165,16 @@ def miscount(unit: Unit) -> Callable[..., Totals]:
     return totals
 
 
+def false_digests(unit: Unit) -> Callable[..., Totals]:
+    """Answer digests as if from columns, and not those of the rows."""
+
+    def totals(*asked: Any) -> Totals:
+        honest = unit.totals(*asked)
+        return replace(honest, stamps=None, digests=[Digest(int(count), 1, 2) for count in honest.counts])
+
+    return totals
+
+
 @contextmanager
 def blind_predicate(bench: Bench) -> Iterator[None]:
     """Let the predicate find no row."""
@@ -264,6 +275,7 @@ CAUSES: Final = {
         ProofReason.BUCKET_NOT_COMPARED, lies(digests=lambda unit: lambda ranges: unit.digests(ranges)[:-1])
     ),
     "buckets that do not add up": Cause(ProofReason.BUCKET_NOT_COMPARED, MISCOUNTED),
+    "stored digests that lie": Cause(ProofReason.STORED_DIGESTS_DIFFER, lies(has_stored_digests=lambda _: True, totals=false_digests)),
     "digests of another kind": Cause(ProofReason.DIGEST_SPEC_DIFFERS, lies(digest_spec=lambda _: "crc32/int8/bytea/0")),
     "a server that lags": Cause(ProofReason.SNAPSHOT_WENT_BACK, LATE),
     "a comparer that sees nothing": Cause(ProofReason.POSITIVE_CONTROL_FAILED, partial(blind_comparer, name="find_moved")),
@@ -308,7 +320,7 @@ def test_who_can_not_see_says_unknown_and_why(
 
 def test_each_thing_that_can_not_be_seen_has_a_cause_here() -> None:
     """Reasons of `unknown` that a check alone can give; others come about elsewhere, and are tested there."""
-    elsewhere = {"NotChecked", "InternalError", "StoredDigestsDiffer", "MemoryTooSmall", "RebuildSlotBusy"}
+    elsewhere = {"NotChecked", "InternalError", "MemoryTooSmall", "RebuildSlotBusy"}
     drift = {"DriftFound", "DriftSuspended", "PendingSuspended", "RepairFailed", "RepairHeld", "ChangeHeld", "SourceRegressed"}
     no_result = {"Proven", *drift}
     given = {str(cause.reason) for cause in CAUSES.values() if isinstance(cause.reason, ProofReason)}

@@ -25,6 +25,7 @@ from tests.support.replica import (
     write_settings,
 )
 from tests.support.writers import run_writers
+from vectorindex_indexer import cycle
 from vectorindex_indexer.cycle import Belief, Outcome
 from vectorindex_indexer.load import load_candidate
 from vectorindex_indexer.names import ProofReason, Result
@@ -327,6 +328,19 @@ def test_a_due_bucket_is_compared_by_content_without_being_asked(make_bench: Mak
     found = [drifted(bench.check(never if turn == 0 else None).findings) for turn in range(len(never.ledger.buckets))]
 
     assert {"changed": [ids[-1]]} in found
+
+
+def test_a_slice_of_a_large_index_is_compared_in_each_check_without_being_asked(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Damage to codes, which changes no count, is found when its bucket's turn has come."""
+    monkeypatch.setattr(cycle, "EXAMINE_ALWAYS_ROWS", 0)
+    bench = make_bench()
+    _, expected = plant_damaged_codes(bench)
+
+    found = [drifted(bench.check().findings) for _ in bench.belief.ledger.buckets]
+
+    assert sorted(found, key=len) == [*[{}] * (len(found) - 1), expected]
 
 
 # --- what can't be known

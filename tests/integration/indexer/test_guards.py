@@ -25,6 +25,7 @@ from vectorindex_indexer.config import HealingMode
 from vectorindex_indexer.cycle import Belief, Outcome, Pace, StoppedError, run_cycle
 from vectorindex_indexer.guards import Limits
 from vectorindex_indexer.names import ProofReason, Result
+from vectorindex_indexer.rows import AsOf
 from vectorindex_indexer.source import Source
 
 ROWS = 10_000  # 9,500 live, three buckets
@@ -317,6 +318,25 @@ def test_a_long_check_that_was_cut_short_goes_on_where_it_stopped(bench: Bench) 
     assert len(rest) == len(bench.belief.ledger.buckets) - 2
     bench.belief = outcome.belief
     assert_true_to(bench.belief, bench.database)
+
+
+def test_a_long_check_shows_the_moment_of_its_first_group(bench: Bench) -> None:
+    """A row that dies behind the check's back is still shown: an as-of point after its death would be a lie."""
+    first = bench.live()[0]
+    moments: list[AsOf] = []
+
+    def publish(belief: Belief) -> None:
+        if not moments:
+            bench.delete([first])
+        moments.append(belief.last_read)
+
+    before = bench.belief.as_of
+    bench.belief = run_cycle(bench.source, bench.belief, make_terms(**SLOW), lambda _: None, publish=publish).belief
+
+    assert first in bench.served()
+    assert bench.belief.as_of == moments[0]
+    assert before.at < bench.belief.as_of.at < bench.belief.last_read.at
+    assert bench.check(**SLOW).findings.followed.deleted == 1
 
 
 def test_a_deletion_spread_over_all_groups_is_held_as_one(bench: Bench) -> None:

@@ -75,6 +75,15 @@ def test_each_bad_vector_has_its_reason_and_is_blanked(vector: bytes | None, cos
                 assert not rows.vectors[1].any()
 
 
+def test_a_text_id_that_is_too_long_is_kept_out_and_counted() -> None:
+    ids = ["a" * 255, "a" * 256 + "c", "b" * 256, "é" * 128, "é" * 128 + "e"]
+    content = b"".join(struct.pack(">h", 3) + field(key.encode()) + field(bytes(8)) + field(stored(1, 2, 3)) for key in ids)
+    parser = RowParser(Vectors(VectorType.BYTEA, "public", DIMENSION), Metric.COSINE, IdKind.TEXT)
+    rows = Rows.concatenate(list(parser.parse([HEADER + content + TRAILER], 100)), DIMENSION, IdKind.TEXT)
+    assert reasons(rows) == ["", "IdTooLong", "", "", "IdTooLong"]
+    assert not rows.vectors[rows.quarantine > 0].any()
+
+
 def test_pgvector_is_read_big_endian_behind_its_header() -> None:
     good = struct.pack(">hh3f", 3, 0, 1, 2, 3)
     others = [struct.pack(">hh3f", 4, 0, 1, 2, 3), struct.pack(">hh2f", 2, 0, 1, 2)]
