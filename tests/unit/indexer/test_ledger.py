@@ -72,7 +72,7 @@ def test_a_saved_ledger_is_read_back_as_it_was() -> None:
 def test_any_flipped_bit_breaks_the_seal_of_its_bucket(data: st.DataObject) -> None:
     ledger = build_ledger(make_rows(range(2 * BUCKET_ROWS)))
     position = data.draw(st.integers(0, 1))
-    name = data.draw(st.sampled_from(["stamps", "digests", "codes", "quarantine"]))
+    name = data.draw(st.sampled_from(["ids", "stamps", "digests", "codes", "quarantine"]))
     array = getattr(ledger.buckets[position], name)
     raw = array.view(np.uint8).reshape(-1)
     bit = data.draw(st.integers(0, raw.size * 8 - 1))
