@@ -81,7 +81,7 @@ BREAKS = (
         "cycle.py",
         "        check_comparer(seals, totals, moved)\n",
         "",
-        (BLINDNESS_TESTS, "comparer and bigint"),
+        (BLINDNESS_TESTS, "sums and sees and bigint"),
     ),
     Break(
         "zero rows where there were some are unknown",
@@ -210,6 +210,27 @@ BREAKS = (
         (BLINDNESS_TESTS, "lags and bigint"),
     ),
     Break(
+        "the positive control of the comparison by content",
+        "cycle.py",
+        "        check_content_comparer(ours, sums, unlike)\n",
+        "",
+        (BLINDNESS_TESTS, "content and sees and bigint"),
+    ),
+    Break(
+        "the positive control of the comparison with FAISS",
+        "cycle.py",
+        "        check_index_comparer(self.ledger.buckets[position] for position in sorted(positions))\n",
+        "",
+        (BLINDNESS_TESTS, "index and sees and bigint"),
+    ),
+    Break(
+        "half-written files are gone after a restart",
+        "replica.py",
+        "        snapshot.discard_partial(self.settings.data)",
+        "        pass",
+        (REPLICA_TESTS, "half_written"),
+    ),
+    Break(
         "digests of another kind are not compared",
         "cycle.py",
         "    if belief.digest_spec != unit.digest_spec:",
@@ -311,7 +332,7 @@ BREAKS = (
 
 AROUND = """
 
-def _around(live: LiveRows, within: Within) -> sa.Subquery:
+def _around(live: Any, within: Any) -> sa.Subquery:
     vector = live.table.c[live._spec.vector_column]
     return sa.select(
         live.id.label("key"), live.id.label("id"), vector.label("vector"), sa.literal(1, sa.BigInteger).label("stamp")

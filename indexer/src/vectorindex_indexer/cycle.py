@@ -367,7 +367,9 @@ class _Group:
         if totals is not None and totals.digests is not None:
             check_stored(totals.digests, {position - self.start: digest for position, digest in zip(by_content, sums, strict=True)})
         ours = [self.ledger.buckets[position].digest for position in by_content]
-        different = {by_content[place] for place in compare.find_different(ours, sums)}
+        unlike = compare.find_different(ours, sums)
+        check_content_comparer(ours, sums, unlike)
+        different = {by_content[place] for place in unlike}
         differences = {position: self.compare_rows(position, totals) for position in sorted(moved | self.broken | different)}
         if totals is not None:
             live = int(totals.counts.sum())
@@ -453,6 +455,7 @@ class _Group:
 
     def examine(self, positions: set[int]) -> Drift:
         """Compare FAISS with the ledger as it was."""
+        check_index_comparer(self.ledger.buckets[position] for position in sorted(positions))
         if self.is_whole_table and len(positions) == len(self.ledger.buckets):
             return self.examine_entries(self.ledger.entries(), self.view.live_entries(), self.belief.pending)
         return compare.merge_drift([self.examine_span(start, end) for start, end in find_spans(positions)])
@@ -752,6 +755,39 @@ def check_comparer(seals: Sequence[Seal], totals: Totals, moved: set[int]) -> No
         raise InconclusiveError(
             ProofReason.POSITIVE_CONTROL_FAILED, "the comparison did not name a bucket whose sum was altered for a test"
         )
+
+
+def check_content_comparer(ours: Sequence[Digest], theirs: Sequence[Digest], unlike: Sequence[int]) -> None:
+    """Show that the comparison by content can see: an altered copy of one bucket's digest must be named."""
+    if not ours:
+        return
+    last = ours[-1]
+    altered = replace(last, high=(last.high + 1) & MASK)
+    if set(compare.find_different([*ours[:-1], altered], theirs)) != {*unlike, len(ours) - 1}:
+        raise InconclusiveError(
+            ProofReason.POSITIVE_CONTROL_FAILED, "the comparison by content did not name a bucket whose digest was altered for a test"
+        )
+
+
+def check_index_comparer(buckets: Iterable[Bucket]) -> None:
+    """Show that the comparison of FAISS with the ledger can see: of two real rows, one taken away and one altered must be named."""
+    rows = next((found for found in map(take_two, buckets) if found[0].size == 2), None)
+    if rows is None:
+        return
+    ids, codes = rows
+    less = compare.compare_index(ids, codes, ids[1:], codes[1:] ^ np.uint64(1))
+    more = compare.compare_index(ids[1:], codes[1:], ids, codes)
+    named = [part.tolist() for part in (less.missing, less.changed, more.ghost)]
+    if named != [ids[:1].tolist(), ids[1:].tolist(), ids[:1].tolist()]:
+        raise InconclusiveError(
+            ProofReason.POSITIVE_CONTROL_FAILED, "the comparison with FAISS did not name rows that were taken away and altered for a test"
+        )
+
+
+def take_two(bucket: Bucket) -> Entries:
+    """Return the entries of the first two rows of a bucket that belong into the index, or of fewer."""
+    places = np.flatnonzero(bucket.indexed)[:2]
+    return bucket.ids[places], bucket.codes[places]
 
 
 def check_stored(stored: Sequence[Digest], hashed: Mapping[int, Digest]) -> None:

@@ -190,9 +190,9 @@ def blind_predicate(bench: Bench) -> Iterator[None]:
 
 
 @contextmanager
-def blind_comparer(bench: Bench, name: str) -> Iterator[None]:
+def blind_comparer(bench: Bench, name: str, answer: Any) -> Iterator[None]:
     with bench.patch.context() as patch:
-        patch.setattr(compare, name, lambda *_: [])
+        patch.setattr(compare, name, lambda *_: answer)
         yield
 
 
@@ -278,7 +278,15 @@ CAUSES: Final = {
     "stored digests that lie": Cause(ProofReason.STORED_DIGESTS_DIFFER, lies(has_stored_digests=lambda _: True, totals=false_digests)),
     "digests of another kind": Cause(ProofReason.DIGEST_SPEC_DIFFERS, lies(digest_spec=lambda _: "crc32/int8/bytea/0")),
     "a server that lags": Cause(ProofReason.SNAPSHOT_WENT_BACK, LATE),
-    "a comparer that sees nothing": Cause(ProofReason.POSITIVE_CONTROL_FAILED, partial(blind_comparer, name="find_moved")),
+    "a comparer of sums that sees nothing": Cause(
+        ProofReason.POSITIVE_CONTROL_FAILED, partial(blind_comparer, name="find_moved", answer=[])
+    ),
+    "a comparer of content that sees nothing": Cause(
+        ProofReason.POSITIVE_CONTROL_FAILED, partial(blind_comparer, name="find_different", answer=[])
+    ),
+    "a comparer of the index that sees nothing": Cause(
+        ProofReason.POSITIVE_CONTROL_FAILED, partial(blind_comparer, name="compare_index", answer=compare.Drift())
+    ),
     "a predicate that sees nothing": Cause(ProofReason.NO_LIVE_ROWS, blind_predicate),
     "a predicate that ignores what it is asked": Cause(ProofReason.POSITIVE_CONTROL_FAILED, NOTHING_ASKED),
 }

@@ -21,6 +21,7 @@ from tests.support.replica import (
     make_terms,
     write_settings,
 )
+from vectorindex_indexer import ledger
 from vectorindex_indexer.config import HealingMode
 from vectorindex_indexer.cycle import Belief, Outcome, Pace, StoppedError, run_cycle
 from vectorindex_indexer.guards import Limits
@@ -28,7 +29,8 @@ from vectorindex_indexer.names import ProofReason, Result
 from vectorindex_indexer.rows import AsOf
 from vectorindex_indexer.source import Source
 
-ROWS = 10_000  # 9,500 live, three buckets
+ROWS = 10_000  # 9,500 live, five buckets of the size that they have here
+BUCKET_ROWS = 2048
 CAREFUL = {"limits": Limits(0.2, 9_500)}
 
 
@@ -66,7 +68,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(make_wordnet_database: MakeWordnetDatabase, tmp_path: Path) -> Iterator[Bench]:
+def bench(make_wordnet_database: MakeWordnetDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(ledger, "BUCKET_ROWS", BUCKET_ROWS)
     database = make_wordnet_database(rows=ROWS, variant=Variant.TWO_TABLES)
     settings = write_settings(tmp_path, make_manifest(database), database.create_reader())
     source = make_source(settings)
@@ -284,7 +287,7 @@ def test_a_long_check_is_made_in_groups_and_ends_like_a_short_one(bench: Bench) 
     )
 
     assert outcome.findings.result is Result.OK, outcome.findings.message
-    assert len(busy) == len(published) == len(bench.belief.ledger.buckets) - 1
+    assert len(busy) == len(published) == len(bench.belief.ledger.buckets) - 1 == 4
     assert outcome.findings.followed.deleted == 3
     assert outcome.findings.source_rows == len(ids) - 3
     assert drifted(outcome.findings) == {"missing": [ids[4500]]}
@@ -335,7 +338,7 @@ def test_a_long_check_shows_the_moment_of_its_first_group(bench: Bench) -> None:
 
     assert first in bench.served()
     assert bench.belief.as_of == moments[0]
-    assert before.at < bench.belief.as_of.at < bench.belief.last_read.at
+    assert before.at < bench.belief.as_of.at < moments[-1].at < bench.belief.last_read.at
     assert bench.check(**SLOW).findings.followed.deleted == 1
 
 

@@ -244,6 +244,17 @@ def test_a_restart_takes_up_the_saved_index_and_proves_it(settings: Settings, da
         assert replica.status().view.generation == 1  # type: ignore[union-attr]
 
 
+def test_a_start_removes_what_a_killed_process_left_half_written(settings: Settings) -> None:
+    served_and_stopped(settings)
+    (settings.credentials / "password").write_text("wrong")  # so that nothing new is saved
+    left = settings.data / ".partial-7"
+    left.write_bytes(b"half")
+
+    with running_replica(settings) as replica:
+        wait_until("gone", lambda: not left.exists())
+        wait_until("served", replica.is_ready)
+
+
 def test_a_saved_index_with_turned_bytes_is_refused_and_built_anew(settings: Settings, database: WordnetDatabase) -> None:
     served_and_stopped(settings)
     flip_bytes(settings.data)
