@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from vectorindex_indexer.config import ColumnTombstone, MetadataTombstone, Missing, SourceSpec, TableName
 from vectorindex_indexer.keys import IdKind
-from vectorindex_indexer.keys_sql import Clause, Column, KeySql, Within, bigint
+from vectorindex_indexer.keys_sql import Clause, Column, KeySql, Within, bigint, everywhere
 
 _INTEGERS: Final = KeySql(IdKind.INTEGER)
 _DIALECT: Final = PGDialect_psycopg()  # type: ignore[no-untyped-call]
@@ -46,7 +46,7 @@ class LiveRows:
         if isinstance(spec.tombstone, MetadataTombstone):
             self.metadata = _table(spec.tombstone.table, "m", _metadata_columns_of(spec.tombstone))
         self.key: Clause = self._key()
-        self.clause: Clause = sa.and_(self.id.is_not(None), self.key, self._live())
+        self.clause: Clause = self._clause(everywhere)
         self.fingerprint = _fingerprint(sa.select(self.id).select_from(self.table).where(self.clause))
 
     def relation(self, within: Within) -> sa.Subquery:
@@ -63,7 +63,7 @@ class LiveRows:
         return (
             sa.select(self.keys.ordered(self.id).label("key"), self.id.label("id"), vector.label("vector"), stamp.label("stamp"), *digests)
             .select_from(origin)
-            .where(self.clause, within(self.id))
+            .where(self._clause(within), within(self.id))
             .subquery("live")
         )
 
@@ -91,7 +91,14 @@ class LiveRows:
             return sa.true()
         return self.table.c[self._spec.model_column] == sa.literal(self._spec.model, sa.Text)
 
-    def _live(self) -> Clause:
+    def _clause(self, within: Within) -> Clause:
+        """Make the predicate, for use beside a clause that narrows the id of the table.
+
+        That the metadata can be narrowed as well, Postgres does not see: it would read all of it for each range.
+        """
+        return sa.and_(self.id.is_not(None), self.key, self._live(within))
+
+    def _live(self, within: Within) -> Clause:
         tombstone = self._spec.tombstone
         if tombstone is None:
             return sa.true()
@@ -99,10 +106,11 @@ class LiveRows:
             return sa.not_(self._dead(self.table.c[tombstone.column]))
         assert self.metadata is not None  # noqa: S101 - narrows a type
         # Asked, never joined: a join would bring back a row that has a live and a dead metadata row.
-        has_dead = self._has_metadata(self._dead(self.metadata.c[tombstone.deleted]))
+        near = within(self.metadata.c[tombstone.id])
+        has_dead = self._has_metadata(sa.and_(near, self._dead(self.metadata.c[tombstone.deleted])))
         if tombstone.missing is Missing.LIVE:
             return sa.not_(has_dead)
-        return sa.and_(self._has_metadata(sa.true()), sa.not_(has_dead))
+        return sa.and_(self._has_metadata(near), sa.not_(has_dead))
 
     def _has_metadata(self, which: Clause) -> Clause:
         assert self.metadata is not None  # noqa: S101 - narrows a type

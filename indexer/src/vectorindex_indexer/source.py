@@ -250,11 +250,11 @@ class Unit:
 
     def _stamp_totals(self, bounds: Ids, one: Range) -> Totals:
         live = self._live.relation(self._within(one))
-        bucket = self._bucket(live, bounds)
-        sums = [sa.func.count(live.c.stamp), sa.func.sum(live.c.stamp)] if self.has_stamps else []
+        placed = _fenced(sa.select(self._bucket(live, bounds), live.c.stamp))
+        sums = [sa.func.count(placed.c.stamp), sa.func.sum(placed.c.stamp)] if self.has_stamps else []
         counts = np.zeros(len(bounds) + 1, np.int64)
         stamps = np.zeros(len(bounds) + 1, np.uint64)
-        for at, count, *summed in self._fetch(sa.select(bucket, sa.func.count(), *sums).group_by(bucket)):
+        for at, count, *summed in self._fetch(sa.select(placed.c.bucket, sa.func.count(), *sums).group_by(placed.c.bucket)):
             counts[at] = count
             if summed:
                 stamps[at] = _exact(count, *summed) % (1 << 64)
@@ -381,8 +381,10 @@ class Unit:
         buckets = [0 if one.low is None else places[one.low] for one in ranges]
         live = self._live.relation(self._within(Range(ranges[0].low, ranges[-1].high)))
         bucket = self._bucket(live, of_values(bounds, self.id_kind))
-        wanted = sa.literal(buckets, postgresql.ARRAY(sa.Integer))
-        hashed = _fenced(sa.select(bucket, self._hex(live)).where(bucket.element == sa.any_(wanted)))
+        query = sa.select(bucket, self._hex(live))
+        if len(list(_runs(ranges))) > 1:  # only where there are gaps: Postgres takes this for very few rows, and would join them as such
+            query = query.where(bucket.element == sa.any_(sa.literal(buckets, postgresql.ARRAY(sa.Integer))))
+        hashed = _fenced(query)
         found = self._fetch(sa.select(hashed.c.bucket, *_sums(hashed)).group_by(hashed.c.bucket))
         digests = {at: _digest_of_sums(*sums) for at, *sums in found}
         return [digests.get(at, EMPTY) for at in buckets]

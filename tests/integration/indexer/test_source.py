@@ -2,11 +2,12 @@
 
 import itertools
 import os
+import re
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,19 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from examples.wordnet.load import MODEL, Variant, live_rows
 from tests.support.postgres import Database, MakeWordnetDatabase, WordnetDatabase
 from tests.support.replica import make_manifest, make_source, wait_until, write_settings
+from tests.support.tables import Form, Rule, make_table
 from vectorindex_indexer.digest import sum_digests
 from vectorindex_indexer.errors import SourceError
+from vectorindex_indexer.keys import value_at
 from vectorindex_indexer.names import SourceReason
+from vectorindex_indexer.predicate import compile_statement
 from vectorindex_indexer.rows import Range, Rows
 from vectorindex_indexer.source import Source, Unit
 
@@ -193,6 +198,70 @@ def test_rows_come_in_chunks_with_all_rows_of_an_id_together(shared: tuple[Wordn
         _, counts = np.unique(chunk.ids, return_counts=True)
         assert set(counts.tolist()) == {2}
         assert np.all(chunk.quarantine > 0)
+
+
+def test_counts_and_stamps_never_touch_a_vector_that_lies_apart(database: Database, tmp_path: Path) -> None:
+    table = make_table(database, Form("bigint", "bytea", Rule.METADATA_DEAD, dimension=1024), rows=50)
+    source = make_source(write_settings(tmp_path, table.manifest(), database.create_reader()))
+    with source.unit(seconds=30.0) as unit:
+        bounds = unit.sample_ids(5)
+    before = toast_blocks(database)
+    with source.unit(seconds=30.0) as unit:
+        unit.totals(bounds, EVERYTHING)
+        unit.survey(5)
+        unit.next_range(None, 10)
+    wait_until("the session to end", lambda: not database.backends())
+    assert toast_blocks(database) == before
+    with source.unit(seconds=30.0) as unit:
+        unit.digests([EVERYTHING])
+    wait_until("the reads to be told", lambda: toast_blocks(database) > before)  # so they would have been seen
+
+
+def toast_blocks(database: Database) -> int:
+    with database.admin_connect() as connection:
+        row = connection.execute("SELECT sum(toast_blks_hit + toast_blks_read)::int FROM pg_statio_user_tables").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.mark.parametrize("rule", [Rule.BOOLEAN, Rule.METADATA_DEAD, Rule.METADATA_LIVE])
+@pytest.mark.parametrize("id_type", ["bigint", "uuid", "text"])
+def test_a_range_is_read_by_the_index_and_nothing_is_sorted_to_be_counted(
+    database: Database, tmp_path: Path, id_type: str, rule: Rule
+) -> None:
+    table = make_table(database, Form(id_type, "bytea", rule), rows=4000)
+    table.execute("ANALYZE")
+    source = make_source(write_settings(tmp_path, table.manifest(), database.create_reader()))
+    with source.unit(seconds=30.0) as unit:
+        bounds = unit.sample_ids(200)
+        few = Range(*(value_at(bounds, place, unit.id_kind) for place in (100, 102)))
+        ranged = explained(unit, lambda: unit.totals(bounds[101:102], few))
+        read = explained(unit, lambda: unit.digests([few]))
+        counted = explained(unit, lambda: unit.totals(bounds, EVERYTHING))
+
+    for plan in (ranged, read):
+        assert re.search(r"Index Cond: .*\"Id\" (>=|<) ", plan), plan
+        assert 'Seq Scan on "Documents" ' not in plan, plan
+    assert "HashAggregate" in counted
+    assert "Sort Key: (width_bucket" not in counted
+
+
+def explained(unit: Unit, ask: Callable[[], object]) -> str:
+    """Return the plans of what a unit asks for."""
+    plans: list[str] = []
+    fetch = unit._fetch
+
+    def spy(query: sa.ClauseElement) -> list[tuple[Any, ...]]:
+        text, values = compile_statement(query)
+        plans.extend(row[0] for row in unit._connection.execute(f"EXPLAIN {text}".encode(), values).fetchall())
+        return fetch(query)
+
+    unit._fetch = spy  # type: ignore[method-assign]
+    try:
+        ask()
+    finally:
+        del unit._fetch
+    return "\n".join(plans)
 
 
 # --- the predicate

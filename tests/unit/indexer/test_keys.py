@@ -7,7 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vectorindex_indexer.keys import IdKind, among, join_ids, no_ids, pack_ids, parse_ids, to_json, to_texts, unpack_ids, value_at
+from vectorindex_indexer.keys import (
+    LONGEST_ID_BYTES,
+    IdKind,
+    among,
+    join_ids,
+    no_ids,
+    pack_ids,
+    parse_ids,
+    shorten_id,
+    to_json,
+    to_texts,
+    unpack_ids,
+    value_at,
+)
 
 INTEGERS = st.lists(st.integers(-(2**63), 2**63 - 1))
 UUIDS = st.lists(st.one_of(st.uuids().map(str), st.integers(0, 255).map(lambda first: str(uuid.UUID(int=first << 120)))))
@@ -88,3 +101,19 @@ def test_what_is_no_id_is_named(value: object, kind: IdKind) -> None:
 def test_arrays_that_are_no_saved_ids_are_refused(arrays: dict[str, np.ndarray], kind: IdKind) -> None:
     with pytest.raises(ValueError, match="ids"):
         unpack_ids(arrays, kind, "ids")
+
+
+LONG_TEXTS = st.text(st.sampled_from("aä東😀"), min_size=250, max_size=270) | st.text(max_size=20)
+
+
+@given(LONG_TEXTS, LONG_TEXTS)
+def test_a_shortened_text_sorts_among_others_where_the_whole_one_does(one: str, other: str) -> None:
+    one, other = one.replace("\0", ""), other.replace("\0", "")
+    long, bound = one.encode(), shorten_id(other.encode())
+
+    short = shorten_id(long)
+
+    assert (short >= bound) == (long >= bound)
+    assert (short == long) == (len(long) <= LONGEST_ID_BYTES or len(one) <= LONGEST_ID_BYTES + 1)
+    assert (len(short) > LONGEST_ID_BYTES) == (len(long) > LONGEST_ID_BYTES)
+    assert long.startswith(short)

@@ -2,16 +2,17 @@ import itertools
 import struct
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vectorindex_indexer.config import Metric
 from vectorindex_indexer.digest import key_bytes, row_digest
 from vectorindex_indexer.errors import SourceError
-from vectorindex_indexer.keys import IdKind
+from vectorindex_indexer.keys import IdKind, shorten_id
 from vectorindex_indexer.rows import QUARANTINE, Rows
 from vectorindex_indexer.vectors import Vectors, VectorType
 from vectorindex_indexer.wire import RowParser, parse_heads
@@ -151,3 +152,85 @@ def test_heads_are_refused_when_they_end_early() -> None:
     assert heads.digests.tolist() == [[0x0001020304050607, 0x08090A0B0C0D0E0F]]
     with pytest.raises(SourceError):
         parse_heads([HEADER + one], IdKind.INTEGER)
+
+
+# --- ids of other kinds
+
+KINDS = [IdKind.INTEGER, IdKind.UUID, IdKind.TEXT]
+WIRE_IDS = {
+    IdKind.INTEGER: st.integers(-3, 3).map(key_bytes),
+    IdKind.UUID: st.sampled_from([bytes(16), b"\x01" + bytes(15), bytes(15) + b"\x01", b"\xff" * 16]),
+    IdKind.TEXT: st.sampled_from(["", "a", "b", "ab", "ä", "x" * 256, "x" * 257, "x" * 300, "ä" * 200]).map(str.encode),
+}
+
+
+def wire_row(row_id: bytes, vector: bytes | None) -> bytes:
+    return struct.pack(">h", 3) + field(row_id) + field(struct.pack(">Q", 7)) + field(vector)
+
+
+def parse_kind(kind: IdKind, blocks: Iterator[bytes] | list[bytes], **options: Any) -> Rows:
+    parser = RowParser(Vectors(VectorType.BYTEA, "pg_catalog", DIMENSION), Metric.COSINE, kind)
+    return Rows.concatenate(parser.parse(blocks, 3, **options), DIMENSION, kind)
+
+
+def digest_of(kind: IdKind, row_id: bytes, vector: bytes | None) -> tuple[int, int]:
+    return row_digest(len(row_id).to_bytes(4, "big") + row_id if kind is IdKind.TEXT else row_id, vector)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
+@given(st.data())
+def test_ids_of_every_kind_come_out_however_the_stream_is_cut(kind: IdKind, data: st.DataObject) -> None:
+    drawn = data.draw(st.lists(st.tuples(WIRE_IDS[kind], vectors), max_size=20))
+    key = (lambda pair: int.from_bytes(pair[0], "big", signed=True)) if kind is IdKind.INTEGER else (lambda pair: pair[0])
+    rows = sorted(drawn, key=key)
+    pieces = [wire_row(*each) for each in rows]
+    stream = HEADER + b"".join(pieces) + TRAILER
+    size = data.draw(st.integers(1, 400))
+
+    by_rows = parse_kind(kind, [HEADER + pieces[0], *pieces[1:], TRAILER] if pieces else [HEADER, TRAILER])
+    cut_anywhere = parse_kind(kind, cut(stream, size))
+
+    for name in ("ids", "stamps", "digests", "vectors", "quarantine"):
+        assert getattr(by_rows, name).tobytes() == getattr(cut_anywhere, name).tobytes(), name
+    assert sorted(map(tuple, by_rows.digests.tolist())) == sorted(digest_of(kind, *each) for each in rows)
+    if kind is IdKind.UUID:
+        assert by_rows.ids.dtype == "S16"
+    if kind is IdKind.TEXT:
+        assert by_rows.ids.tolist() == [shorten_id(row_id) for row_id, _ in rows]
+        too_long = [len(row_id) > 256 for row_id, _ in rows]
+        assert [QUARANTINE[code - 1] == "IdTooLong" if code else False for code in by_rows.quarantine] == too_long
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(st.data())
+def test_rows_in_any_order_are_told_double_by_who_knows(kind: IdKind, data: st.DataObject) -> None:
+    rows = data.draw(st.lists(st.tuples(WIRE_IDS[kind], st.binary(min_size=12, max_size=12)), max_size=20))
+    blocks = [HEADER, *(wire_row(*each) for each in rows), TRAILER]
+    heads = parse_heads([HEADER, *(wire_row(each[0], bytes(16)) for each in rows), TRAILER], kind)
+    unique, counts = np.unique(heads.ids, return_counts=True)
+
+    parsed = parse_kind(kind, blocks, repeated=unique[counts > 1])
+
+    doubles = {QUARANTINE.index(reason) + 1 for reason in QUARANTINE if reason != "DuplicateId"} | {0}
+    once = np.isin(parsed.ids, unique[counts == 1]) if parsed.ids.size else np.zeros(0, bool)
+    assert len(parsed) == len(rows)
+    assert set(parsed.quarantine[once].tolist()) <= doubles
+    assert np.all(parsed.quarantine[~once] > 0)
+
+
+def test_digests_can_be_left_out() -> None:
+    rows = [(key_bytes(1), stored(1, 2, 3)), (key_bytes(2), None), (key_bytes(3), stored(0, 0, 0))]
+    blocks = [HEADER, *(wire_row(*each) for each in rows), TRAILER]
+
+    with_digests, without = parse_kind(IdKind.INTEGER, blocks), parse_kind(IdKind.INTEGER, blocks, digests=False)
+
+    assert with_digests.digests.all()
+    assert not without.digests.any()
+    for name in ("ids", "stamps", "vectors", "quarantine"):
+        np.testing.assert_array_equal(getattr(with_digests, name), getattr(without, name))
+
+
+def test_a_uuid_of_another_size_is_refused() -> None:
+    with pytest.raises(SourceError):
+        parse_kind(IdKind.UUID, [HEADER, wire_row(bytes(15), stored(1, 2, 3)), TRAILER])
