@@ -72,7 +72,7 @@ BREAKS = (
     Break(
         "the positive control through SQL",
         "cycle.py",
-        "        if without + sum_digests(rows.digests) != bucket.digest:",
+        "        if without + sum_digests(rows.digests) != sum_digests(bucket.digests[start:end]):",
         "        if False:",
         (BLINDNESS_TESTS, "ignores and bigint"),
     ),
