@@ -26,7 +26,7 @@ GRAPH_RANGE_BYTES: Final = 64 * 2**20
 RANGE_BYTES: Final = 256 * 2**20
 """Vectors read in one transaction where they only have to be copied: about a second."""
 RANGE_SECONDS: Final = 600.0
-"""Longest time for one range; a table without an index for its ids is one range."""
+"""Longest time for one range."""
 WHOLE_SECONDS: Final = 6 * 3600.0
 """Longest time for a table that no index serves in ranges: one transaction has to do."""
 SAMPLE_ROWS: Final = 10_000  # of a training sample, read at a time
@@ -77,6 +77,7 @@ class _Load:
         self.spec = spec
         self.builder = builder
         self.kind = unit.id_kind
+        self.seconds = RANGE_SECONDS if unit.id_index else WHOLE_SECONDS
         self.digest_spec = unit.digest_spec
         self.progress = progress
         self.first = self.last = unit.as_of
@@ -90,7 +91,7 @@ class _Load:
         after: int | bytes | None = None
         is_last = False
         while not is_last:
-            with self.source.unit(seconds=RANGE_SECONDS if after is not None else WHOLE_SECONDS) as unit:
+            with self.source.unit(seconds=self.seconds) as unit:
                 self.check_same(unit)
                 one, is_last = unit.next_range(after, self.rows_in_range) if unit.id_index else (EVERYTHING, True)
                 kept = [rows for rows in unit.stream(one) if self.keep(rows)]
