@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from tests.support.postgres import Database
-from vectorindex_indexer.keys import IdKind, Ids, parse_ids
+from vectorindex_indexer.keys import LONGEST_ID_BYTES, IdKind, Ids, parse_ids
 
 Key = int | str
 Vector = NDArray[np.float32]
@@ -106,9 +106,10 @@ class Table:
 
     @property
     def indexed(self) -> dict[Key, Vector]:
-        """Return what an index must hold: live rows of good vectors, whose key occurs only once."""
+        """Return what an index must hold: live rows of good vectors, whose key occurs only once and is not too long."""
         counts = Counter(self.live_keys)
-        return {row.key: row.vector for row in self.live if row.vector is not None and counts[row.key] == 1}
+        fit = (row for row in self.live if counts[row.key] == 1 and len(str(row.key).encode()) <= LONGEST_ID_BYTES)
+        return {row.key: row.vector for row in fit if row.vector is not None}
 
     def ids(self, keys: Iterable[Key]) -> Ids:
         """Return keys as the product holds them."""
@@ -123,9 +124,9 @@ class Table:
 
     # --- what happens to it
 
-    def insert(self, count: int = 1) -> list[Key]:
-        """Add live rows with new keys."""
-        keys = list(itertools.islice(self._fresh, count))
+    def insert(self, count: int = 1, *, keys: Sequence[Key] = ()) -> list[Key]:
+        """Add live rows, with new keys where none are given."""
+        keys = list(keys or itertools.islice(self._fresh, count))
         self._add([Row(key, MODEL, self._draw()) for key in keys])
         return keys
 

@@ -152,7 +152,8 @@ def _compare_repeated(bucket: Bucket, heads: Heads, trust: Trust) -> BucketDiffe
             silent.append(key)
         else:
             moved.append(key)
-    dtype = (heads if heads.ids.size else bucket).ids.dtype
+    # Texts that went may be longer than all that are left.
+    dtype = max((side.ids.dtype for side in (bucket, heads) if side.ids.size), key=lambda dtype: dtype.itemsize)
     named = (np.array(sorted(keys), dtype) if keys else NO_IDS for keys in (came, went, moved, silent))
     return _sort_out(*named, restamped=restamped, trust=trust)
 

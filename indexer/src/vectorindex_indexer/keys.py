@@ -46,7 +46,7 @@ def no_ids(kind: IdKind) -> Ids:
 
 def join_ids(parts: Iterable[Ids], kind: IdKind) -> Ids:
     """Put ids behind each other; parts without any may be of another kind."""
-    filled = [part for part in parts if part.size]
+    filled = [narrow_ids(part, kind) for part in parts if part.size]
     return np.concatenate(filled) if filled else no_ids(kind)
 
 
@@ -61,6 +61,13 @@ def shorten_id(text: bytes) -> bytes:
     A start in whole characters, so it is a text again, and sorts among all other ids where the whole one does.
     """
     return text if len(text) <= LONGEST_ID_BYTES else text.decode()[:SHORTENED_CHARACTERS].encode()
+
+
+def narrow_ids(ids: Ids, kind: IdKind) -> Ids:
+    """Return the same ids in no wider an array than they need, where a text that is too long has made it wide."""
+    if kind is not IdKind.TEXT or ids.dtype.itemsize <= LONGEST_ID_BYTES:
+        return ids
+    return ids.astype(f"S{max(1, int(widths(ids).max(initial=0)))}")
 
 
 def among(ids: Ids, wanted: Ids) -> NDArray[np.bool_]:

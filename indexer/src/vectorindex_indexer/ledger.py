@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectorindex_indexer.digest import EMPTY, Digest
-from vectorindex_indexer.keys import IdKind, Ids, join_ids, no_ids, of_values, pack_ids, unpack_ids, value_at
+from vectorindex_indexer.keys import IdKind, Ids, join_ids, narrow_ids, no_ids, of_values, pack_ids, unpack_ids, value_at
 from vectorindex_indexer.names import QuarantineReason
 from vectorindex_indexer.rows import QUARANTINE, Range
 
@@ -73,6 +73,10 @@ class Bucket:
         """Which rows belong into the index."""
         indexed: NDArray[np.bool_] = self.quarantine == 0
         return indexed
+
+    def narrow(self, kind: IdKind) -> "Bucket":
+        """Return the bucket with its ids in an array of their own width: one long text must not widen those of all buckets."""
+        return replace(self, ids=narrow_ids(self.ids, kind))
 
     def part(self, chosen: slice) -> "Bucket":
         """Return a run of these rows as a bucket."""
@@ -249,7 +253,7 @@ def build_ledger(rows: Bucket, kind: IdKind = IdKind.INTEGER) -> Ledger:
     """Return a ledger of these rows (in order, as `make_bucket` leaves them); nothing counts as compared yet."""
     parts = _cut_at(rows, range(BUCKET_ROWS, rows.rows - BUCKET_ROWS // 2, BUCKET_ROWS)) if rows.rows else [empty_bucket(kind)]
     bounds = of_values([value_at(part.ids, 0, kind) for part in parts[1:]], kind)
-    return _assemble(kind, bounds, [_Place(part, part.measure()) for part in parts])
+    return _assemble(kind, bounds, [_Place(part.narrow(kind), part.measure()) for part in parts])
 
 
 def parse_ledger(arrays: Mapping[str, NDArray[Any]], kind: IdKind = IdKind.INTEGER) -> Ledger:
@@ -272,7 +276,7 @@ def parse_ledger(arrays: Mapping[str, NDArray[Any]], kind: IdKind = IdKind.INTEG
     if np.any(rows.ids[1:] < rows.ids[:-1]) or np.any(bounds[1:] <= bounds[:-1]) or np.any(rows.quarantine > len(QUARANTINE)):
         raise ValueError("the ledger's arrays aren't in order")
     starts = [0, *(np.searchsorted(rows.ids, bounds).tolist() if bounds.size else []), rows.rows]
-    buckets = [rows.part(slice(start, end)) for start, end in pairwise(starts)]
+    buckets = [rows.part(slice(start, end)).narrow(kind) for start, end in pairwise(starts)]
     return _assemble(kind, bounds, [_Place(bucket, Seal(*map(int, seal))) for bucket, seal in zip(buckets, seals, strict=True)])
 
 

@@ -46,7 +46,7 @@ def load_candidate(
     fit, or InconclusiveError where there are no rows to be seen.
     """
     with source.unit(seconds=RANGE_SECONDS) as unit:
-        live = int(unit.totals(no_ids(unit.id_kind), EVERYTHING).counts[0]) if unit.has_stamps else unit.digests([EVERYTHING])[0].count
+        live = int(unit.totals(no_ids(unit.id_kind), EVERYTHING).counts[0])
         survey = unit.survey(live)
         check_matches(survey, source.spec)
         check_not_empty(survey, 0, proven_rows)

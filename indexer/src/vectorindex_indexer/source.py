@@ -29,8 +29,9 @@ from vectorindex_indexer.keys_sql import Clause, Column, Within, bigint, everywh
 from vectorindex_indexer.names import SourceReason
 from vectorindex_indexer.predicate import compile_statement
 from vectorindex_indexer.rows import AsOf, Heads, Range, Rows, Survey, Totals
+from vectorindex_indexer.stream import Bytes
 from vectorindex_indexer.vectors import VectorType
-from vectorindex_indexer.wire import Bytes, RowParser, parse_heads
+from vectorindex_indexer.wire import RowParser, parse_heads
 
 LOCK_SECONDS: Final = 5
 """Longest wait for the lock on a table. Long enough for ordinary DDL; a longer wait would queue writers of DDL behind us."""

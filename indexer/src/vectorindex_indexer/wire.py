@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +11,13 @@ from vectorindex_indexer.config import Metric
 from vectorindex_indexer.digest import key_bytes, row_digest, row_digests
 from vectorindex_indexer.errors import SourceError
 from vectorindex_indexer.keys import LONGEST_ID_BYTES, IdKind, Ids, among, no_ids, of_values, shorten_id
-from vectorindex_indexer.names import QuarantineReason, SourceReason
+from vectorindex_indexer.names import QuarantineReason
 from vectorindex_indexer.rows import QUARANTINE, Heads, Rows
+from vectorindex_indexer.stream import HEADER_BYTES, TRAILER, Bytes, Gathered, header_bytes, malformed
 from vectorindex_indexer.vectors import Vectors
-
-Bytes: TypeAlias = bytes | bytearray | memoryview
 
 _CODES: Final = {reason: code for code, reason in enumerate(QUARANTINE, start=1)}
 
-_SIGNATURE: Final = b"PGCOPY\n\xff\r\n\x00"
-_HEADER_BYTES: Final = len(_SIGNATURE) + 8
-_TRAILER: Final = b"\xff\xff"
 _FIELDS: Final = 3  # of a row: id, stamp, and a vector or a digest
 _STAMP_BYTES: Final = 8
 _DIGEST_BYTES: Final = 16
@@ -121,12 +117,12 @@ class _Reader:
         if found is None:
             found = self._sort_at(content, _walk(content))
         if found is None:
-            raise _malformed()
+            raise malformed()
         return found
 
     def _starts_of_blocks(self, content: memoryview, blocks: list[int]) -> list[int] | None:
         ends = np.cumsum(blocks).tolist()
-        if blocks and blocks[-1] == len(_TRAILER) and bytes(content[-len(_TRAILER) :]) == _TRAILER:
+        if blocks and blocks[-1] == len(TRAILER) and bytes(content[-len(TRAILER) :]) == TRAILER:
             ends.pop()
         elif not ends or ends[-1] != len(content):
             return None
@@ -172,7 +168,7 @@ class _Reader:
     def _check(self, row: _Row) -> None:
         fixed = _FIXED_ID_BYTES.get(self._kind)
         if fixed is not None and len(row.id) != fixed:
-            raise _malformed()
+            raise malformed()
 
     def ids_of(self, found: _Sorted) -> Ids:
         """Return the ids of sorted rows, in their places."""
@@ -194,21 +190,21 @@ def parse_heads(blocks: Iterable[Bytes], kind: IdKind) -> Heads:
     """Parse rows of id, stamp and 16 bytes of digest. Raise SourceError when the stream isn't of that form."""
     stream = list(blocks)
     content = memoryview(b"".join(stream))
-    header = _header_bytes(content)
+    header = header_bytes(content)
     content = content[header:]
     sizes = [len(block) for block in stream]
     sizes[0] -= header
     reader = _Reader(kind, _DIGEST_BYTES)
-    found = reader.sort(content, sizes) if len(content) > len(_TRAILER) else _Sorted([0], [], {})
-    if bytes(content[found.starts[-1] :]) != _TRAILER:
-        raise _malformed()
+    found = reader.sort(content, sizes) if len(content) > len(TRAILER) else _Sorted([0], [], {})
+    if bytes(content[found.starts[-1] :]) != TRAILER:
+        raise malformed()
     heads = Heads(reader.ids_of(found), np.zeros(found.size, np.uint64), np.zeros((found.size, 2), np.uint64))
     for form, places, rows in found.groups:
         heads.stamps[places] = form.stamps(rows)
         heads.digests[places] = np.ascontiguousarray(rows[:, form.last]).view(">u8").reshape(-1, 2)
     for place, row in found.others.items():
         if row.last is None or len(row.last) != _DIGEST_BYTES:
-            raise _malformed()
+            raise malformed()
         heads.stamps[place] = row.stamp
         heads.digests[place] = np.frombuffer(row.last, ">u8")
     return heads
@@ -230,7 +226,7 @@ class RowParser:
         a piece ends. With `repeated`, the ids that occur more than once, it is in any order, and only each piece is put in order.
         Without `digests`, these are left zero: most of the time goes into them.
         """
-        gathered = _Gathered(chunk_rows * self._reader.typical_bytes() + _HEADER_BYTES, chunk_rows)
+        gathered = Gathered(chunk_rows * self._reader.typical_bytes() + HEADER_BYTES, chunk_rows)
         for is_end in gathered.fill(blocks):
             found = self._reader.sort(gathered.content, gathered.blocks)
             rows = self._rows_of(found, digests=digests)
@@ -240,8 +236,8 @@ class RowParser:
             gathered.drop(found.starts[whole])
             if whole:
                 yield self._finish(rows.take(slice(0, whole)), repeated)
-        if bytes(gathered.content) != _TRAILER:
-            raise _malformed()
+        if bytes(gathered.content) != TRAILER:
+            raise malformed()
 
     def _rows_of(self, found: _Sorted, *, digests: bool) -> Rows:
         if len(found.groups) == 1 and not found.others:
@@ -290,7 +286,7 @@ class RowParser:
         """Mark duplicates, order the rows of one id by digest, and blank the vectors of quarantined rows."""
         if repeated is None:
             if (rows.ids[1:] < rows.ids[:-1]).any():
-                raise _malformed()
+                raise malformed()
             same = rows.ids[1:] == rows.ids[:-1]
             in_order = not same.any()
         else:
@@ -330,75 +326,6 @@ def _gather(content: memoryview, raw: NDArray[np.uint8], starts: list[int], plac
     return np.frombuffer(joined, np.uint8).reshape(len(places), size)
 
 
-class _Gathered:
-    """What has come and is not parsed yet, without the header of the stream.
-
-    It lies in one piece of memory that is used again and again, as fresh memory costs more than copying. Postgres sends each row as one
-    block, and nothing promises that: a row may begin in one block and end in another.
-    """
-
-    def __init__(self, room: int, most_blocks: int) -> None:
-        self._memory = memoryview(bytearray(room))
-        self._filled = 0
-        self._most_blocks = most_blocks
-        self._has_header = True
-        self.blocks: list[int] = []  # sizes of the blocks that the content is made of; the first may be the rest of one
-
-    @property
-    def content(self) -> memoryview:
-        """What is there, until the next block comes. Not copied."""
-        return self._memory[: self._filled]
-
-    def drop(self, size: int) -> None:
-        """Take so many bytes away from the start."""
-        rest = bytes(self._memory[size : self._filled])
-        self._memory[: len(rest)] = rest
-        self._filled = len(rest)
-        kept: list[int] = []
-        left = len(rest)
-        while self.blocks and left:
-            kept.append(min(self.blocks.pop(), left))
-            left -= kept[-1]
-        self.blocks = kept[::-1]
-
-    def fill(self, blocks: Iterable[Bytes]) -> Iterator[bool]:
-        """Take blocks, and stop each time when nothing more fits, so that whole rows can be dropped; tell whether that was all."""
-        memory, filled, sizes = self._memory, 0, self.blocks
-        most = self._most_blocks
-        for block in blocks:
-            size = len(block)
-            end = filled + size
-            if end > len(memory) or len(sizes) >= most:
-                self._filled = filled
-                if self._without_header():
-                    yield False
-                memory = self._with_room(size)
-                filled, sizes, most = self._filled, self.blocks, len(self.blocks) + self._most_blocks
-                end = filled + size
-            memory[filled:end] = block
-            sizes.append(size)
-            filled = end
-        self._filled = filled
-        if not self._without_header():
-            raise _malformed()
-        yield True
-
-    def _without_header(self) -> bool:
-        """Take the header off once it has come whole; tell whether it is off."""
-        if self._has_header and self._filled >= _HEADER_BYTES and self._filled >= (size := _header_bytes(self.content)):
-            self.drop(size)
-            self._has_header = False
-        return not self._has_header
-
-    def _with_room(self, size: int) -> memoryview:
-        """Return the memory, in another and larger piece where a block of this size has no room."""
-        if self._filled + size > len(self._memory):
-            larger = memoryview(bytearray(2 * (self._filled + size)))
-            larger[: self._filled] = self.content
-            self._memory = larger
-        return self._memory
-
-
 def _walk(content: memoryview) -> list[int]:
     """Return where each whole row starts, and where the last one ends, by reading one after the other."""
     starts = [0]
@@ -409,10 +336,10 @@ def _walk(content: memoryview) -> list[int]:
 
 def _read_row(content: memoryview, at: int) -> _Row | None:
     """Read one row; None where it isn't whole, or the trailer is reached."""
-    if len(content) < at + _COUNT_BYTES or bytes(content[at : at + _COUNT_BYTES]) == _TRAILER:
+    if len(content) < at + _COUNT_BYTES or bytes(content[at : at + _COUNT_BYTES]) == TRAILER:
         return None
     if int.from_bytes(content[at : at + _COUNT_BYTES], "big") != _FIELDS:
-        raise _malformed()
+        raise malformed()
     at += _COUNT_BYTES
     fields: list[bytes | None] = []
     for _ in range(_FIELDS):
@@ -427,15 +354,4 @@ def _read_row(content: memoryview, at: int) -> _Row | None:
     match fields:
         case [bytes() as row_id, bytes() as stamp, last] if len(stamp) == _STAMP_BYTES:
             return _Row(row_id, int.from_bytes(stamp, "big"), last, at)
-    raise _malformed()
-
-
-def _header_bytes(content: memoryview) -> int:
-    """Return the length of the header, with its extension. Raise SourceError where there is none."""
-    if len(content) < _HEADER_BYTES or bytes(content[: len(_SIGNATURE)]) != _SIGNATURE:
-        raise _malformed()
-    return _HEADER_BYTES + int.from_bytes(content[_HEADER_BYTES - 4 : _HEADER_BYTES], "big")
-
-
-def _malformed() -> SourceError:
-    return SourceError(SourceReason.SOURCE_ERROR, "the rows that Postgres sent are not of the form asked for")
+    raise malformed()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.postgres import Database
 from tests.support.replica import make_source, write_settings
-from tests.support.tables import ID_TYPES, MODEL, VECTOR_TYPES, Form, Row, Rule, Table, make_table
+from tests.support.tables import ID_TYPES, VECTOR_TYPES, Form, Rule, Table, make_table
 from vectorindex_indexer.digest import key_bytes, row_digest, sum_digests
 from vectorindex_indexer.errors import SourceError
 from vectorindex_indexer.keys import IdKind, parse_ids, to_json, value_at
@@ -258,7 +258,7 @@ def test_texts_too_long_are_kept_out_and_still_balance(database: Database, tmp_p
     form = Form("text", "vector", Rule.BOOLEAN, dimension=DIMENSION, is_indexed=is_indexed, collation="" if is_indexed else '"C"')
     table = make_table(database, form, rows=40)
     keys = [*LONG, "x" * 255, "ä" * 127 + "x"]
-    table._add([Row(key, MODEL, table._draw()) for key in keys])
+    table.insert(keys=keys)
 
     with source_of(table, tmp_path).unit(seconds=30.0) as unit:
         rows = read_all(unit, DIMENSION)
@@ -276,7 +276,7 @@ def test_texts_too_long_are_kept_out_and_still_balance(database: Database, tmp_p
         alone = unit.digest_without(EVERYTHING, value_at(long, 0, unit.id_kind))
 
     assert [QUARANTINE[code - 1].value for code in rows.quarantine[rows.quarantine != 0]] == ["IdTooLong"] * len(LONG)
-    assert set(to_json(rows.ids[rows.quarantine == 0], unit.id_kind)) == {key for key in table.indexed if len(str(key).encode()) <= 256}
+    assert set(to_json(rows.ids[rows.quarantine == 0], unit.id_kind)) == table.indexed.keys()
     np.testing.assert_array_equal(rows.ids, heads.ids)
     np.testing.assert_array_equal(np.sort(rows.digests, axis=0), np.sort(heads.digests, axis=0))
     assert rows.ids.dtype.itemsize <= 4 * 257

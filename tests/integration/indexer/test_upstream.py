@@ -15,7 +15,7 @@ from vectorindex_indexer.config import Metric
 from vectorindex_indexer.cycle import Belief, Findings
 from vectorindex_indexer.index import code_digests, encode
 from vectorindex_indexer.keys import to_json
-from vectorindex_indexer.names import Result
+from vectorindex_indexer.names import QuarantineReason, Result
 from vectorindex_indexer.rows import Range
 from vectorindex_indexer.source import Source
 
@@ -89,6 +89,26 @@ def test_changes_of_rows_are_followed(database: Database, tmp_path: Path, form: 
 
     gone = 1 + (form.rule is not Rule.NONE) + (form.rule is Rule.METADATA_DEAD) + form.has_model
     assert findings.followed.deleted >= gone
+    assert followed.check().followed.rows == 0
+
+
+@pytest.mark.parametrize("is_indexed", [True, False])
+def test_texts_too_long_for_an_index_come_change_and_go_like_others(database: Database, tmp_path: Path, *, is_indexed: bool) -> None:
+    table = make_table(database, Form("text", "halfvec", Rule.BOOLEAN, is_indexed=is_indexed), ROWS)
+    followed = follow(table, tmp_path)
+    long = ["x" * 300, "x" * 301, "東" * 90, "y" * 257]
+    table.insert(keys=long)
+    assert followed.check().followed.inserted >= 3  # two of them can't be told apart
+    assert followed.belief.ledger.count_quarantine() == {QuarantineReason.ID_TOO_LONG: 4}
+    assert followed.belief.view.live_entries()[0].dtype.itemsize <= 256
+
+    table.update_vector(long[0])
+    table.tombstone(long[2])
+    table.delete(long[1])
+    table.touch(long[3])
+    followed.check()
+
+    assert followed.belief.ledger.count_quarantine() == {QuarantineReason.ID_TOO_LONG: 2}
     assert followed.check().followed.rows == 0
 
 

@@ -48,6 +48,15 @@ def test_every_difference_is_named_once_and_by_its_kind(ours: list[tuple[int, in
     assert set(found.affected.tolist()) == (left.keys() ^ right.keys()) | differing
 
 
+def test_a_text_longer_than_all_that_are_left_is_named_whole() -> None:
+    words = np.arange(3, dtype=np.uint64)
+    ours = make_bucket(np.array([b"a", b"a", b"longest"]), words, np.stack([words, words], axis=1), words, np.zeros(3, np.uint8))
+    theirs = make_bucket(np.array([b"a", b"a"]), words[:2], np.stack([words[:2]] * 2, axis=1), words[:2], np.zeros(2, np.uint8))
+
+    assert compare_bucket(ours, to_heads(theirs), Trust.HOLD).deleted.tolist() == [b"longest"]
+    assert compare_bucket(theirs, to_heads(ours), Trust.HOLD).inserted.tolist() == [b"longest"]
+
+
 @given(ours=ROWS, theirs=ROWS)
 def test_in_a_broken_bucket_every_difference_is_drift_and_after_a_new_incarnation_none(
     ours: list[tuple[int, int, int]], theirs: list[tuple[int, int, int]]

@@ -12,6 +12,7 @@ from vectorindex_indexer.keys import (
     IdKind,
     among,
     join_ids,
+    narrow_ids,
     no_ids,
     pack_ids,
     parse_ids,
@@ -117,3 +118,12 @@ def test_a_shortened_text_sorts_among_others_where_the_whole_one_does(one: str, 
     assert (short == long) == (len(long) <= LONGEST_ID_BYTES or len(one) <= LONGEST_ID_BYTES + 1)
     assert (len(short) > LONGEST_ID_BYTES) == (len(long) > LONGEST_ID_BYTES)
     assert long.startswith(short)
+
+
+def test_one_long_text_widens_no_other_array() -> None:
+    wide = np.array([b"a", b"x" * 300, b"bc"])
+
+    assert narrow_ids(wide[:1], IdKind.TEXT).dtype == "S1"
+    assert join_ids([wide[:1], wide[2:]], IdKind.TEXT).dtype == "S2"
+    assert join_ids([wide, wide[:1]], IdKind.TEXT).tolist() == [b"a", b"x" * 300, b"bc", b"a"]
+    assert narrow_ids(np.zeros(2, "S16"), IdKind.UUID).dtype == "S16"
