@@ -24,7 +24,7 @@ from vectorindex_indexer.errors import LoadRefusedError, NullSumError, SourceErr
 from vectorindex_indexer.guards import Change, HeldPlan, Limits, PlanHead
 from vectorindex_indexer.index import Floats, View, code_digests, encode
 from vectorindex_indexer.keys import IdKind, Ids, among, of_values, to_texts, value_at
-from vectorindex_indexer.ledger import Bucket, Ledger, Seal, Words, make_bucket
+from vectorindex_indexer.ledger import NEVER, Bucket, Ledger, Seal, Words, make_bucket
 from vectorindex_indexer.names import ProofReason, Result, SourceReason
 from vectorindex_indexer.pending import NOTHING, Entries, Pending, make_pending
 from vectorindex_indexer.rows import AsOf, Heads, Range, Rows, Survey, Totals
@@ -386,7 +386,7 @@ class _Group:
             return everything
         if totals.digests is None and (self.terms.whole or self.ledger.void[self.start : self.end].any()):
             return everything
-        return find_due(self.ledger, self.terms, range(self.start, self.end))
+        return find_due(self.ledger, self.terms, range(self.start, self.end), totals.digests is not None)
 
     def look(self) -> Totals | None:
         """Count the rows of each bucket and add up their stamps or stored digests; None where the source has neither."""
@@ -802,13 +802,21 @@ def check_stored(stored: Sequence[Digest], hashed: Mapping[int, Digest]) -> None
         )
 
 
-def find_due(ledger: Ledger, terms: Terms, positions: range) -> set[int]:
-    """Return the buckets to compare by content now: a rolling share, and whatever would be late at the next check."""
+def find_due(ledger: Ledger, terms: Terms, positions: range, has_stored: bool) -> set[int]:
+    """Return the buckets to compare by content now: a rolling share, and whatever would be late at the next check.
+
+    After a start no bucket has been compared yet. Where digest columns speak for all of them, that makes none late: their turn comes
+    within a sweep.
+    """
     compared = ledger.compared[positions.start : positions.stop]
     share = min(len(positions), math.ceil(len(positions) * terms.period / terms.content_sweep))
-    late = np.flatnonzero(terms.now - compared + 2 * terms.period > terms.content_sweep)
-    oldest = np.argsort(compared, kind="stable")[:share]
-    return {positions.start + int(place) for place in (*oldest, *late)}
+    late = terms.now - compared + 2 * terms.period > terms.content_sweep
+    if has_stored:
+        late &= compared != NEVER
+    # Another place to begin at after each start, so that those at the end are not always the ones that wait.
+    places = np.roll(np.arange(len(positions)), -int(terms.now / terms.period) % max(1, len(positions)))
+    oldest = places[np.argsort(compared[places], kind="stable")[:share]]
+    return {positions.start + int(place) for place in (*oldest, *np.flatnonzero(late))}
 
 
 def find_spans(positions: Iterable[int]) -> list[tuple[int, int]]:
