@@ -82,7 +82,8 @@ def search(trial: Trial, rng: np.random.Generator) -> None:
     live = np.flatnonzero(state.vector_of >= 0)
     codes = encode(trial.pool, Metric.COSINE)[state.vector_of[live]].astype(np.float64)
     truth = encode(queries, Metric.COSINE).astype(np.float64) @ codes.T
-    slack = 1e-6 if trial.make.quantization is Quantization.NONE else 0.02
+    # A number beyond what the sample of a build showed is cut off by SQ8; the score of another row would be off by far more.
+    slack = 1e-6 if trial.make.quantization is Quantization.NONE else 0.1
     for query, (keys, row) in enumerate(zip(found, scores, strict=True)):
         check_answer(trial, live, truth[query], (keys, row), slack)
     with trial.lock:
