@@ -487,7 +487,7 @@ class _Group:
         """Make a bucket anew that broke its seal; nothing it says of its rows is worth anything. Returns what FAISS has wrong of it."""
         old, new = self.ledger.buckets[position], self.heads[position]
         everything = union([old.ids, new.ids])
-        bucket = self.changed[position] = merge_bucket(old, new, everything, self.read(np.unique(new.ids)))
+        bucket = self.changed[position] = merge_bucket(old, new, everything, self.read(np.unique(new.ids), put=NO_IDS))
         held = self.belief.pending.only(dict(self.ledger.by_bucket(self.belief.pending.ids)).get(position, NO_IDS))
         entries = bucket.ids[bucket.indexed], bucket.codes[bucket.indexed]
         return self.examine_entries(entries, self.view.entries_between(self.ledger.range(position)), held).without(difference.affected)
@@ -568,13 +568,24 @@ class _Group:
         for position in sorted(differences.keys() - self.broken):
             old, new, some = self.ledger.buckets[position], self.heads[position], mine.pop(position, NO_IDS)
             affected = union([differences[position].affected, some])
-            rows = self.read(affected[among(affected, new.ids)])
+            rows = self.read(affected[among(affected, new.ids)], put=some)
             self.changed[position] = merge_bucket(old, new, affected, rows)
             self.put(some, rows)
         left = union(mine.values())
         for start in range(0, left.size, READ_ROWS):  # those of many buckets together: a query for each would cost more than its rows
             some = left[start : start + READ_ROWS]
-            self.put(some, self.read(self.find_live(some)))
+            rows = self.read(self.find_live(some), put=some)
+            self.recode(rows)
+            self.put(some, rows)
+
+    def recode(self, rows: Encoded) -> None:
+        """Let the ledger have the code digests of rows that move into the delta and are what they were."""
+        for position, ids in self.ledger.by_bucket(np.unique(rows.rows.ids)):
+            bucket = self.changed.get(position, self.ledger.buckets[position])
+            here = among(rows.rows.ids, ids)
+            renewed = bucket.recode(rows.rows.ids[here], rows.digests[here])
+            if not np.array_equal(renewed.codes, bucket.codes):
+                self.changed[position] = renewed
 
     def put(self, ids: Ids, rows: Encoded) -> None:
         """Let the view show of `ids` what was read, and nothing of what wasn't."""
@@ -583,11 +594,17 @@ class _Group:
         chosen = among(rows.rows.ids, ids) & (rows.rows.quarantine == 0)
         self.view = self.view.change(ids, rows.rows.ids[chosen], rows.codes[chosen])
 
-    def read(self, ids: Ids) -> Encoded:
-        """Read rows with their vectors, in portions, and encode them."""
+    def read(self, ids: Ids, put: Ids) -> Encoded:
+        """Read rows with their vectors, in portions, and encode them. Those in `put` are on their way into the delta.
+
+        What an index stores of a row, and so its code digest, depends on the part that holds it.
+        """
         spec = self.view.spec
         parts = [self.unit.rows(ids[start : start + READ_ROWS]) for start in range(0, ids.size, READ_ROWS)]
-        return encode_rows(Rows.concatenate(parts, spec.dimension, self.kind), spec.metric)
+        encoded = encode_rows(Rows.concatenate(parts, spec.dimension, self.kind), spec.metric)
+        held = ~among(encoded.rows.ids, put) & (encoded.rows.quarantine == 0)
+        encoded.digests[held] = self.view.foretell(encoded.rows.ids[held], encoded.codes[held])
+        return encoded
 
     def check_complete(self, live: int) -> None:
         """Every live row that Postgres counted must now be in the ledger, and no other."""
@@ -599,7 +616,11 @@ class _Group:
 
     def compare_again(self, ledger: Ledger, differences: dict[int, BucketDifference], applied: Ids, found: Drift) -> None:
         """Compare what was changed once more, both layers."""
-        touched = [position for position in sorted(self.changed) if position in self.broken or differences[position].affected.size]
+        touched = [
+            position
+            for position in sorted(self.changed)
+            if position in self.broken or (position in differences and differences[position].affected.size)
+        ]
         if compare.find_different([self.changed[position].digest for position in touched], self.digest(touched)):
             raise RepairFailedError("after the repair, bucket digests still differ from Postgres", found)
         left = compare.compare_index(*ledger.entries_of(applied), *self.view.entries_of(applied))

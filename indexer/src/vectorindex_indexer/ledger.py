@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectorindex_indexer.digest import EMPTY, Digest
-from vectorindex_indexer.keys import IdKind, Ids, join_ids, narrow_ids, no_ids, of_values, pack_ids, unpack_ids, value_at
+from vectorindex_indexer.keys import IdKind, Ids, among, join_ids, narrow_ids, no_ids, of_values, pack_ids, unpack_ids, value_at
 from vectorindex_indexer.names import QuarantineReason
 from vectorindex_indexer.rows import QUARANTINE, Range
 
@@ -77,6 +77,13 @@ class Bucket:
     def narrow(self, kind: IdKind) -> "Bucket":
         """Return the bucket with its ids in an array of their own width: one long text must not widen those of all buckets."""
         return replace(self, ids=narrow_ids(self.ids, kind))
+
+    def recode(self, ids: Ids, codes: Words) -> "Bucket":
+        """Return the bucket with other code digests for some rows that lie in the index; `ids` ascend and don't repeat."""
+        known = np.flatnonzero(among(self.ids, ids) & self.indexed)
+        renewed = self.codes.copy()
+        renewed[known] = codes[np.searchsorted(ids, self.ids[known])]
+        return replace(self, codes=renewed)
 
     def part(self, chosen: slice) -> "Bucket":
         """Return a run of these rows as a bucket."""
@@ -168,13 +175,9 @@ class Ledger:
         """Return the ledger with other code digests for some rows that lie in the index; ids it doesn't know are left out."""
         order = np.argsort(ids, kind="stable")
         ids, codes = ids[order], codes[order]
-        changed: dict[int, Bucket] = {}
-        for position, some in self.by_bucket(ids):
-            bucket = self.buckets[position]
-            known = np.flatnonzero(np.isin(bucket.ids, some) & bucket.indexed)
-            renewed = bucket.codes.copy()
-            renewed[known] = codes[np.searchsorted(ids, bucket.ids[known])]
-            changed[position] = replace(bucket, codes=renewed)
+        changed = {
+            position: self.buckets[position].recode(some, codes[np.searchsorted(ids, some)]) for position, some in self.by_bucket(ids)
+        }
         return self.replace(changed, compared={})
 
     def count_quarantine(self) -> dict[QuarantineReason, int]:

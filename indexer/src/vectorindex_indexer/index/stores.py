@@ -69,8 +69,12 @@ class Store(ABC):
         """Make room for so many rows, so that adding them doesn't move what is there already."""
 
     @abstractmethod
+    def foretell(self, codes: Floats) -> Words:
+        """Return the code digests that these rows would have here, taken from the input and not from what FAISS makes of it."""
+
+    @abstractmethod
     def add(self, codes: Floats) -> Words:
-        """Add rows and return their code digests, taken from the input and not from what FAISS made of it."""
+        """Add rows and return their code digests, as they were foretold."""
 
     @abstractmethod
     def walk(self) -> Iterator[tuple[Positions, Words]]:
@@ -128,6 +132,10 @@ class FlatStore(Store):
         if not codes.size():  # growing and shrinking leaves the room behind
             codes.resize(rows * self.codec.width)
             codes.resize(0)
+
+    def foretell(self, codes: Floats) -> Words:
+        """Return the code digests that these rows would have here."""
+        return self.codec.digest(self.codec.encode(codes))
 
     def add(self, codes: Floats) -> Words:
         """Add rows and return their code digests."""
@@ -248,14 +256,18 @@ class ListStore(Store):
     def reserve(self, rows: int) -> None:
         """Do nothing: how long each list becomes isn't known before."""
 
+    def foretell(self, codes: Floats) -> Words:
+        """Return the code digests that these rows would have here; they tell the list, too."""
+        codes = np.ascontiguousarray(codes, np.float32)
+        return self._digest_in(self._choose(codes), codes)
+
     def add(self, codes: Floats) -> Words:
-        """Put rows into their lists and return their code digests, which tell the list, too."""
+        """Put rows into their lists and return their code digests."""
         codes = np.ascontiguousarray(codes, np.float32)
         if not len(codes):
             return np.empty(0, np.uint64)
-        chosen = self.index.quantizer.search(codes, 1)[1][:, 0].astype(np.int64)
-        chosen[chosen < 0] = 0  # no centroid is nearest when all distances are infinite
-        digests = digest_bytes(self.codec.encode(codes), self._salts[chosen] + self.codec.salt)
+        chosen = self._choose(codes)
+        digests = self._digest_in(chosen, codes)
         rows = np.arange(self.rows, self.rows + len(codes), dtype=np.int64)
         pointer = _faiss.swig_ptr
         self.index.add_core(len(codes), pointer(codes), pointer(rows), pointer(chosen))
@@ -328,6 +340,17 @@ class ListStore(Store):
         """Raise StoreError unless each row is in exactly one list."""
         if self._places.size and int(self._places.min()) < 0:
             raise StoreError("a row is in no list")
+
+    def _choose(self, codes: Floats) -> Positions:
+        """Return the list that each row belongs into."""
+        if not len(codes):
+            return np.empty(0, np.int64)
+        chosen: Positions = self.index.quantizer.search(codes, 1)[1][:, 0].astype(np.int64)
+        chosen[chosen < 0] = 0  # no centroid is nearest when all distances are infinite
+        return chosen
+
+    def _digest_in(self, lists: Positions, codes: Floats) -> Words:
+        return digest_bytes(self.codec.encode(codes), self._salts[lists] + self.codec.salt)
 
     def _row_windows(self) -> Iterator[Positions]:
         lists = self._lists

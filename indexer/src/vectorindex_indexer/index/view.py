@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vectorindex_indexer.config import IndexSpec, Metric
 from vectorindex_indexer.errors import SearchError
-from vectorindex_indexer.index.encoding import Floats, Words, encode
+from vectorindex_indexer.index.encoding import Floats, Words, code_digests, encode
 from vectorindex_indexer.index.parts import Delta, SealedPart, Segment, make_delta
 from vectorindex_indexer.index.searching import Reach, search_parts
 from vectorindex_indexer.index.threads import limit_faiss_threads
@@ -103,6 +103,16 @@ class View:
 
     def _join(self, entries: Sequence[tuple[Ids, Words]]) -> tuple[Ids, Words]:
         return join_ids([ids for ids, _ in entries], self.id_kind), np.concatenate([digests for _, digests in entries])
+
+    def foretell(self, ids: Ids, codes: Floats) -> Words:
+        """Return the code digests that these rows, encoded, must have in the parts that hold them; that of the delta where none does."""
+        digests = code_digests(np.ascontiguousarray(codes, np.float32).reshape(-1, self.spec.dimension))
+        for segment in self.segments:
+            rows = segment.find(np.unique(ids)) if ids.size else np.empty(0, np.intp)
+            held = among(ids, segment.ids[rows[~segment.dead[rows]]])
+            if held.any():
+                digests[held] = segment.store.foretell(codes[held])
+        return digests
 
     def recently_dead(self, count: int) -> Ids:
         """Return up to so many ids whose rows died last; after loading a saved index, any that have a dead row."""
