@@ -517,7 +517,7 @@ def postgres_server() -> Iterator[Server]:
 @pytest.fixture
 def database(postgres_server: Server) -> Iterator[Database]:
     """Offer an empty database that has the extension vector."""
-    template = postgres_server.template(("empty",), _create_extension)
+    template = postgres_server.template(("empty",), create_extension)
     clone = postgres_server.create_database(template)
     yield clone
     clone.assert_no_session_is_left()
@@ -528,7 +528,7 @@ def create_wordnet_database(server: Server, rows: int = 1000, variant: Variant =
     """Return a new database with real rows."""
 
     def fill(connection: Connection) -> None:
-        _create_extension(connection)
+        create_extension(connection)
         load_rows(connection, rows=rows, variant=variant, data=_slice())
         connection.execute("VACUUM (FREEZE, ANALYZE)")
 
@@ -564,7 +564,7 @@ def _slice() -> Slice:
     return read_slice()
 
 
-def _create_extension(connection: Connection) -> None:
+def create_extension(connection: Connection) -> None:
     """Create pgvector where the server has it; on another it is only missed by those who use its types."""
     connection.execute("""DO $$ BEGIN
         IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector') THEN CREATE EXTENSION IF NOT EXISTS vector; END IF;

@@ -1,9 +1,8 @@
-"""A replica of a test database: its files, its source, and ways to plant faults into what it believes."""
+"""A replica of a test database: its files, its source, and what it believes."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from vectorindex_indexer.config import Settings, load_identity
 from vectorindex_indexer.connect import Connector
 from vectorindex_indexer.cycle import Belief, Findings, Outcome, Terms, run_cycle
 from vectorindex_indexer.index import encode
-from vectorindex_indexer.ledger import Bucket, make_bucket
 from vectorindex_indexer.load import load_candidate
 from vectorindex_indexer.names import Result
 from vectorindex_indexer.replica import Replica
@@ -131,67 +129,6 @@ def assert_true_to(belief: Belief, database: WordnetDatabase, model: str = MODEL
             bool,
         )
         assert twins.all()
-
-
-# --- faults
-
-
-def damage_bucket(belief: Belief, position: int, bucket: Bucket, *, sealed: bool) -> Belief:
-    """Return the belief with another bucket in place of one, under its old seal or under a new one."""
-    ledger = belief.ledger
-    if sealed:
-        return replace(belief, ledger=ledger.replace({position: bucket}, compared={}))
-    buckets = tuple(bucket if place == position else old for place, old in enumerate(ledger.buckets))
-    return replace(belief, ledger=replace(ledger, buckets=buckets))
-
-
-def find_bucket(belief: Belief, key: int) -> int:
-    """Return the position of the bucket in whose range an id falls."""
-    return int(np.searchsorted(belief.ledger.bounds, key, side="right"))
-
-
-def lose_from_ledger(belief: Belief, key: int, *, sealed: bool = False) -> Belief:
-    """Return the belief without a row, in ledger and index alike."""
-    position = find_bucket(belief, key)
-    old = belief.ledger.buckets[position]
-    kept = old.ids != key
-    bucket = Bucket(old.ids[kept], old.stamps[kept], old.digests[kept], old.codes[kept], old.quarantine[kept])
-    damaged = damage_bucket(belief, position, bucket, sealed=sealed)
-    return replace(
-        damaged, view=belief.view.change(np.array([key]), np.empty(0, np.int64), np.empty((0, belief.view.spec.dimension), np.float32))
-    )
-
-
-def bring_back(belief: Belief, key: int, vector: NDArray[np.float32], *, sealed: bool = False) -> Belief:
-    """Return the belief with a dead row in it again, in ledger and index alike."""
-    position = find_bucket(belief, key)
-    old = belief.ledger.buckets[position]
-    bucket = make_bucket(
-        np.append(old.ids, key),
-        np.append(old.stamps, np.uint64(12345)),
-        np.append(old.digests, np.array([[1, 2]], np.uint64), axis=0),
-        np.append(old.codes, np.uint64(7)),
-        np.append(old.quarantine, np.uint8(0)),
-    )
-    damaged = damage_bucket(belief, position, bucket, sealed=sealed)
-    codes = encode(vector[None, :], belief.view.spec.metric)
-    return replace(damaged, view=belief.view.change(np.empty(0, np.int64), np.array([key]), codes))
-
-
-def change_digest(belief: Belief, key: int, *, sealed: bool = False) -> Belief:
-    """Return the belief with another digest for a row whose stamp stands still."""
-    position = find_bucket(belief, key)
-    old = belief.ledger.buckets[position]
-    digests = old.digests.copy()
-    digests[old.ids == key] ^= np.uint64(1)
-    return damage_bucket(belief, position, Bucket(old.ids, old.stamps, digests, old.codes, old.quarantine), sealed=sealed)
-
-
-def change_view(belief: Belief, remove: list[int], add: dict[int, NDArray[np.float32]]) -> Belief:
-    """Return the belief with another index, its ledger as it was."""
-    vectors = np.array(list(add.values()), np.float32).reshape(len(add), belief.view.spec.dimension)
-    view = belief.view.change(np.array(remove, np.int64), np.array(list(add), np.int64), encode(vectors, belief.view.spec.metric))
-    return replace(belief, view=view)
 
 
 # --- a whole replica

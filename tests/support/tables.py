@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
 
-from tests.support.postgres import Database
+from tests.support.postgres import Connection, Database
 from vectorindex_indexer.keys import LONGEST_ID_BYTES, IdKind, Ids, parse_ids
 
 Key = int | str
@@ -167,6 +167,13 @@ class Table:
         for row in self._find(key):
             row.model = OTHER_MODEL
 
+    def move_back(self, key: Key) -> None:
+        """Move a row of the other model key to ours, where there is none."""
+        self._run("UPDATE {table} SET {model} = %(model)s WHERE {id} = %(key)s AND {model} = %(other)s", key=key)
+        for row in self.rows:
+            if (row.key, row.model) == (key, OTHER_MODEL):
+                row.model = MODEL
+
     def duplicate(self, key: Key) -> None:
         """Add a second row of the same key, with another vector."""
         row = Row(key, MODEL, self._draw(), has_metadata=self._find(key)[0].has_metadata, is_dead=self._find(key)[0].is_dead)
@@ -302,17 +309,21 @@ class Table:
         self._run_all([(statement, values)])
 
     def _run_all(self, statements: list[tuple[str, list[dict[str, Any]]]]) -> None:
+        with self.database.admin_connect(autocommit=False) as connection:
+            self._run_on(connection, statements)
+            connection.commit()
+
+    def _run_on(self, connection: Connection, statements: list[tuple[str, list[dict[str, Any]]]]) -> None:
         casts: dict[str, LiteralString] = {"bytea": "%(vector)s", "float4[]": "%(vector)s::float4[]", "vector": "%(vector)s::text::vector"}
         names = {"table": self.name, "metadata": f"{self.name}Meta"}
         names |= {"id": "Id", "vector": "Vector", "model": "Model", "deleted": "Deleted", "ref": "Ref"}
         parts: dict[str, sql.Composable] = {key: sql.Identifier(name) for key, name in names.items()}
         parts["value"] = sql.SQL(casts.get(self.form.vector_type, "%(vector)s::text::halfvec"))
         parts["ours"] = sql.SQL('"Model" = %(model)s') if self.form.has_model else sql.SQL("true")
-        with self.database.admin_connect(autocommit=False) as connection, connection.cursor() as cursor:
+        with connection.cursor() as cursor:
             for statement, values in statements:
                 composed = sql.SQL(statement).format(**parts)
                 cursor.executemany(composed, [{"model": MODEL, "other": OTHER_MODEL} | given for given in values])
-            connection.commit()
 
 
 def sort_key(key: Key) -> tuple[int, bytes]:

@@ -10,21 +10,17 @@ import numpy as np
 import pytest
 
 from examples.wordnet.load import MODEL, Variant, live_rows, pack_vector
+from tests.support.faults import bring_back, change_digest, change_view, lose_from_ledger
 from tests.support.postgres import MakeWordnetDatabase, WordnetDatabase
 from tests.support.replica import (
     assert_true_to,
-    bring_back,
-    change_digest,
-    change_view,
     check,
     drifted,
     load_belief,
-    lose_from_ledger,
     make_manifest,
     make_source,
     write_settings,
 )
-from tests.support.writers import run_writers
 from vectorindex_indexer import cycle
 from vectorindex_indexer.cycle import Belief, Outcome
 from vectorindex_indexer.load import load_candidate
@@ -394,40 +390,6 @@ def test_a_repair_that_does_not_take_is_not_called_repaired(make_bench: MakeBenc
 
     assert (outcome.findings.result, outcome.findings.reason) == (Result.DRIFT, ProofReason.REPAIR_FAILED)
     assert outcome.belief is damaged
-
-
-# --- under load
-
-
-@pytest.mark.parametrize("cycles", [100, pytest.param(500, marks=pytest.mark.slow)])
-def test_writers_raise_no_false_alarm_and_hide_no_fault(make_bench: MakeBench, cycles: int) -> None:
-    """Eight writers insert, update, tombstone, delete and move rows all the time, with commits delayed at random."""
-    bench = make_bench()
-    plants = [plant_lost, plant_changed_under_a_new_seal, plant_lost_in_index, plant_duplicate, plant_ghost_in_index]
-    false_alarms, found, followed = [], 0, 0
-    with run_writers(bench.database, writers=8):
-        for number in range(cycles):
-            outcome = bench.check()
-            assert outcome.findings.result is Result.OK, outcome.findings.message
-            false_alarms += [drifted(outcome.findings)] if outcome.findings.drift.rows else []
-            followed += outcome.findings.followed.rows
-            if number % 10 == 9:
-                found += plant_and_find(bench, plants[number // 10 % len(plants)])
-    bench.check()
-
-    assert false_alarms == []
-    assert found == cycles // 10
-    assert followed > cycles, "the writers must have been at work"
-    assert_true_to(bench.belief, bench.database)
-    assert not bench.database.idle_in_transaction()
-
-
-def plant_and_find(bench: Bench, plant: Callable[[Bench], tuple[Belief, dict[str, list[int]]]]) -> bool:
-    """Plant a fault in a row that the writers leave alone, and see whether the next check names exactly it."""
-    damaged, expected = plant(bench)
-    outcome = bench.check(damaged, whole=True)
-    assert outcome.findings.result is Result.OK, outcome.findings.message
-    return drifted(outcome.findings) == expected
 
 
 def test_no_thread_is_left() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.faults import lose_from_ledger
 from tests.support.postgres import Connection, Database
 from tests.support.psql import run_psql
-from tests.support.replica import check, drifted, load_belief, lose_from_ledger, make_source, write_settings
+from tests.support.replica import check, drifted, load_belief, make_source, write_settings
 from vectorindex_indexer.config import Settings, load_identity
 from vectorindex_indexer.ddl import Columns, write_digest_expressions, write_script
 from vectorindex_indexer.digest import EMPTY, Digest

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from examples.wordnet.load import MODEL, Variant, live_rows
+from tests.support.faults import change_view
 from tests.support.postgres import MakeWordnetDatabase, WordnetDatabase
 from tests.support.replica import (
     assert_true_to,
-    change_view,
     check,
     drifted,
     load_belief,

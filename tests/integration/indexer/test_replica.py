@@ -17,8 +17,9 @@ import yaml
 
 from examples.wordnet.load import MODEL, live_rows
 from tests.support.damage import Damage, damage_both, damage_index_only, flip_bytes
+from tests.support.faults import change_view
 from tests.support.postgres import Login, MakeWordnetDatabase, WordnetDatabase
-from tests.support.replica import change_view, make_manifest, running_replica, wait_until, write_settings
+from tests.support.replica import make_manifest, running_replica, wait_until, write_settings
 from vectorindex_indexer import cycle
 from vectorindex_indexer.config import Settings
 from vectorindex_indexer.cycle import Belief

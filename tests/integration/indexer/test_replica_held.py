@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from examples.wordnet.load import MODEL, live_rows
+from tests.support.faults import change_view
 from tests.support.postgres import MakeWordnetDatabase, WordnetDatabase
-from tests.support.replica import change_view, make_manifest, running_replica, wait_until, write_settings
+from tests.support.replica import make_manifest, running_replica, wait_until, write_settings
 from vectorindex_indexer import cycle, replica
 from vectorindex_indexer.config import Settings
 from vectorindex_indexer.holds import ROWS_WINDOW_SECONDS, RowsHistory
