@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -38,6 +38,15 @@ def makes_sense(plant: Plant, rule: Rule) -> bool:
 
 
 CASES: Final = [(name, plant) for name, (form, _) in COMBINATIONS.items() for plant in FAULTS if makes_sense(plant, form.rule)]
+
+
+ALWAYS: Final = frozenset([*list(COMBINATIONS)[::7], *list(COMBINATIONS)[-2:]])
+"""Combinations of the ordinary run, in which every type of id and vector and every rule occurs; the others are slow together."""
+
+
+def mark(name: str, plant: Plant) -> Any:
+    """Return a case for parametrisation."""
+    return pytest.param(name, plant, id=f"{name} {plant.__name__}", marks=() if name in ALWAYS else pytest.mark.slow)
 
 
 GetBench = Callable[[str], Bench]
@@ -75,7 +84,7 @@ def get_bench(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory)
     drop()
 
 
-@pytest.mark.parametrize(("name", "plant"), [pytest.param(*case, id=f"{case[0]} {case[1].__name__}") for case in CASES])
+@pytest.mark.parametrize(("name", "plant"), [mark(*case) for case in CASES])
 def test_a_fault_is_found_named_repaired_and_proven_gone(get_bench: GetBench, name: str, plant: Plant, tmp_path: Path) -> None:
     bench = get_bench(name)
     try:
@@ -100,3 +109,7 @@ def test_the_matrix_is_whole() -> None:
     assert len(COMBINATIONS) == 3 * 4 * 5 + 2
     assert len(CASES) == 20 * len(COMBINATIONS) - 12 - (len(COMBINATIONS) - 13)
     assert {make for _, make in COMBINATIONS.values()} == set(MAKES)
+    always = [COMBINATIONS[name][0] for name in ALWAYS]
+    assert {form.id_type for form in always} == {"bigint", "uuid", "text", "integer", "smallint"}
+    assert {form.vector_type for form in always} == set(VECTOR_TYPES)
+    assert {form.rule for form in always} == set(Rule)
