@@ -25,7 +25,13 @@ BENCHES: Final[dict[str, Callable[[Bench], None]]] = {
     module.NAME: module.run for module in (load, memory, check, sweep, build, repair, restart)
 }
 SIZES: Final = (10_000, 100_000, 1_000_000)
-GROWING: Final = ((load.NAME, load.BARE), (load.NAME, load.DIGESTED), (check.NAME, check.STAMPS), (sweep.NAME, sweep.SWEEP))
+GROWING: Final = (
+    (load.NAME, load.BARE),
+    (load.NAME, load.DIGESTED),
+    (check.NAME, check.STAMPS),
+    (check.NAME, check.STORED),
+    (sweep.NAME, sweep.SWEEP),
+)
 GROWTH_BAR: Final = at_most(1.05)
 FORGET: Final = "forget"
 
