@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import faiss
@@ -32,10 +33,10 @@ from vectorindex_indexer.cycle import (
     run_cycle,
 )
 from vectorindex_indexer.errors import ConfigError, LoadRefusedError, NullSumError, SnapshotError, SourceError
-from vectorindex_indexer.guards import HeldPlan, Limits
+from vectorindex_indexer.guards import SAMPLE_IDS, HeldPlan, Limits
 from vectorindex_indexer.holds import Holds
 from vectorindex_indexer.index import SealedPart, View, examine_answers, needs_merge, plan_seal, threads_from_cgroup
-from vectorindex_indexer.keys import to_texts
+from vectorindex_indexer.keys import IdKind, to_texts
 from vectorindex_indexer.ledger import NEVER, parse_ledger
 from vectorindex_indexer.load import load_candidate
 from vectorindex_indexer.metrics import Metrics
@@ -57,7 +58,6 @@ ANSWER_SAMPLES: Final = 8  # searches near live rows, and as many near rows that
 ANSWER_K: Final = 10
 RETRY_SECONDS: Final = (0.5, 30.0)  # first and longest pause after a check that ended unknown
 POLL_SECONDS: Final = 0.2  # how soon a changed file is seen
-SAMPLE_IDS: Final = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +66,6 @@ class Published:
 
     view: View
     as_of_text: str
-
-
-@dataclass(frozen=True, eq=False)
-class Sealing:
-    """A delta that is made a segment in the background."""
-
-    part: Future[SealedPart]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +103,7 @@ class Replica:
         self._rebuilt = NEVER
         self._rebuild_failures = 0  # in a row
         self._rebuild_after = NEVER  # no attempt before
-        self._sealing: Sealing | None = None
+        self._sealing: Future[SealedPart] | None = None  # a delta that is made a segment in the background
         self._suspect = False  # an answer was wrong: the next check looks at everything
         self._answers_after = NEVER
         self._random = np.random.default_rng()
@@ -266,7 +259,7 @@ class Replica:
             self._stopping.wait(POLL_SECONDS if self._belief else POLL_SECONDS / 4)
 
     def _background_work(self) -> list[Future[Any]]:
-        return [*([self._rebuild.candidate] if self._rebuild else []), *([self._sealing.part] if self._sealing else [])]
+        return [*([self._rebuild.candidate] if self._rebuild else []), *([self._sealing] if self._sealing else [])]
 
     def _reread(self) -> bool:
         """Read behaviour and wishes again. Returns whether they changed; a file that can't be read leaves the old ones in force."""
@@ -313,7 +306,7 @@ class Replica:
                 self._seen.setdefault(text, datetime.now(UTC))
         if self._rebuild is not None and self._rebuild.candidate.done():
             self._take_over(self._rebuild)
-        elif self._sealing is not None and self._sealing.part.done():
+        elif self._sealing is not None and self._sealing.done():
             self._take_seal(self._sealing)
         elif self._belief is not None:
             self._check(self._belief)
@@ -343,18 +336,20 @@ class Replica:
         first = self._loaded
         terms = self._terms(whole=wished or first or self._suspect, from_bytes=wished)
         try:
-            outcome = run_cycle(self._source, belief, terms, self._announce, publish=self._take_group, rest=self._rest)
+            announce = partial(self._announce, belief.ledger.kind)
+            outcome = run_cycle(self._source, belief, terms, announce, publish=self._take_group, rest=self._rest)
         except StoppedError:
             return
         findings, seconds = outcome.findings, time.monotonic() - started
         with self._lock:
             findings = self._settle(outcome)
             self._record(findings, seconds)
-            if not terms.whole:  # what was asked for, and the first check, are exempt
+            if not terms.whole and findings.result is not Result.UNKNOWN:  # what was asked for, and the first check, are exempt
                 self._standing.attainable = findings.source_seconds / self._behaviour.max_source_duty
                 self._warn_if_slow()
             if findings.drift.rows and (findings.result is Result.OK or findings.reason is ProofReason.REPAIR_FAILED):
-                self._record_repair(findings, belief, seconds, action="patch", trigger="load" if first else "check")
+                trigger, kind = "load" if first else "check", belief.ledger.kind
+                self._record_repair(findings, belief, seconds, action="patch", trigger=trigger, kind=kind)
         if findings.rebuild or findings.reason in (ProofReason.REPAIR_FAILED, ProofReason.DIGEST_SPEC_DIFFERS):
             self._rebuild_due = "check"
         elif needs_merge(outcome.belief.view) and not self._behaviour.suspend:
@@ -433,12 +428,12 @@ class Replica:
         if self._stopping.is_set():
             raise StoppedError
 
-    def _announce(self, drift: Drift) -> None:
+    def _announce(self, kind: IdKind, drift: Drift) -> None:
         """Make drift visible while it is being repaired."""
         with self._lock:
             self._standing.drift = drift
         self.metrics.drift({DriftKind(kind): rows for kind, rows in count_drift(drift).items()})
-        LOG.warning("drift found", extra={"drift": count_drift(drift), "ids": drift.ids[:SAMPLE_IDS].tolist()})
+        LOG.warning("drift found", extra={"drift": count_drift(drift), "ids": to_texts(drift.ids[:SAMPLE_IDS], kind)})
 
     def check_now(self) -> None:
         """Make one check in the calling thread, changing nothing; without a saved index, of one built for it."""
@@ -446,7 +441,7 @@ class Replica:
         if self._belief is not None:
             started = time.monotonic()
             terms = self._terms(whole=True, from_bytes=True, mode=HealingMode.OBSERVE)
-            outcome = run_cycle(self._source, self._belief, terms, self._announce)
+            outcome = run_cycle(self._source, self._belief, terms, partial(self._announce, self._belief.ledger.kind))
             self._belief = outcome.belief
             self._trusted = outcome.findings.result is Result.OK
             self._record(outcome.findings, time.monotonic() - started)
@@ -550,8 +545,8 @@ class Replica:
     def _finish_rebuild(self, rebuild: Rebuild, findings: Findings, former: Belief | None, result: str) -> None:
         """Count a rebuild as a repair where it replaced, or was to replace, something wrong or what somebody wished away."""
         if rebuild.trigger in ("load", "check", "wish"):
-            seconds = time.monotonic() - rebuild.started
-            self._record_repair(findings, former, seconds, action="rebuild", trigger=rebuild.trigger, result=result)
+            seconds, kind = time.monotonic() - rebuild.started, rebuild.candidate.result().ledger.kind
+            self._record_repair(findings, former, seconds, action="rebuild", trigger=rebuild.trigger, kind=kind, result=result)
 
     # --- sealing
 
@@ -562,12 +557,12 @@ class Replica:
             return
         seal = plan_seal(belief.view)
         if seal is not None:
-            self._sealing = Sealing(self._background.submit(seal.build, threads_from_cgroup()))
+            self._sealing = self._background.submit(seal.build, threads_from_cgroup())
 
-    def _take_seal(self, sealing: Sealing) -> None:
+    def _take_seal(self, sealing: Future[SealedPart]) -> None:
         """Put a sealed delta in place, if it holds what the ledger says."""
         self._sealing = None
-        belief, part = self._belief, sealing.part.result()
+        belief, part = self._belief, sealing.result()
         if belief is None or belief.pending.ids.size or belief.view.delta.origin != part.origin:
             return  # another index, or something waits: the delta is sealed another time
         current = ~belief.view.delta.dead[part.kept]
@@ -643,7 +638,7 @@ class Replica:
         LOG.log(level, "check finished: %s", findings.message, extra={"result": str(findings.result), "reason": str(findings.reason)})
 
     def _record_repair(
-        self, findings: Findings, former: Belief | None, seconds: float, *, action: str, trigger: str, result: str = ""
+        self, findings: Findings, former: Belief | None, seconds: float, *, action: str, trigger: str, kind: IdKind, result: str = ""
     ) -> None:
         result = result or ("repaired" if findings.result is Result.OK else "failed")
         counts = count_drift(findings.drift)
@@ -653,7 +648,7 @@ class Replica:
             trigger=trigger,
             result=result,
             drift=report.Drift(**counts),
-            sample_ids=[str(key) for key in findings.drift.ids[:SAMPLE_IDS].tolist()],
+            sample_ids=to_texts(findings.drift.ids[:SAMPLE_IDS], kind),
             root_before=str(former.root) if former and former.root else "",
             root_after=str(self._belief.root) if self._belief and self._belief.root and result == "repaired" else "",
             seconds=round(seconds, 3),
