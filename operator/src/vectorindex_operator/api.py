@@ -254,8 +254,8 @@ class LastProven(_Part, frozen=True):
     at: str
 
 
-class MemberPlan(_Part, frozen=True):
-    """`status.members[].heldPlan`; no count of rows is left out, as zero says something."""
+class _Plan(_Part, frozen=True):
+    """What a held plan would do; no count of rows is left out, as zero says something."""
 
     id: str
     reason: str
@@ -263,19 +263,18 @@ class MemberPlan(_Part, frozen=True):
     removes: int
     replaces: int
     adds: int
+
+
+class MemberPlan(_Plan, frozen=True):
+    """`status.members[].heldPlan`."""
+
     sample_ids: list[str] = []
     held_at: str | None = None
 
 
-class HeldPlan(_Part, frozen=True):
+class HeldPlan(_Plan, frozen=True):
     """One entry of `status.heldPlans`: the same plan of several members is one."""
 
-    id: str
-    reason: str
-    action: str
-    removes: int
-    replaces: int
-    adds: int
     replicas: int
     held_at: str | None = None
     approved: bool = False
