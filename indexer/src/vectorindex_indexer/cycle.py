@@ -469,10 +469,8 @@ class _Group:
         return self.view.live_rows != wanted
 
     def examine_span(self, start: int, end: int) -> Drift:
-        span = self.ledger.span(start, end)
-        held = union(ids for position, ids in self.ledger.by_bucket(self.belief.pending.ids) if start <= position < end)
-        pending = self.belief.pending.only(held)
-        return self.examine_entries(self.ledger.entries(start, end), self.view.entries_between(span), pending)
+        actual = self.view.entries_between(self.ledger.span(start, end))
+        return self.examine_entries(self.ledger.entries(start, end), actual, self.find_pending(start, end))
 
     def examine_entries(self, wanted: Entries, actual: Entries, pending: Pending) -> Drift:
         """Compare entries; rows of the pending list must be as they are remembered."""
@@ -488,15 +486,14 @@ class _Group:
         old, new = self.ledger.buckets[position], self.heads[position]
         everything = union([old.ids, new.ids])
         bucket = self.changed[position] = merge_bucket(old, new, everything, self.read(np.unique(new.ids), put=NO_IDS))
-        held = self.belief.pending.only(dict(self.ledger.by_bucket(self.belief.pending.ids)).get(position, NO_IDS))
-        entries = bucket.ids[bucket.indexed], bucket.codes[bucket.indexed]
-        return self.examine_entries(entries, self.view.entries_between(self.ledger.range(position)), held).without(difference.affected)
+        actual = self.view.entries_between(self.ledger.range(position))
+        return self.examine_entries(bucket.entries, actual, self.find_pending(position, position + 1)).without(difference.affected)
 
     # --- the decision
 
     def decide(self, upstream: Ids, source_drift: Drift, index_drift: Drift) -> "_Decision":
         """Choose what is applied now, and what waits."""
-        pending = self.belief.pending.only(self.inside(self.belief.pending.ids))
+        pending = self.find_pending(self.start, self.end)
         drift = union([source_drift.ids, index_drift.ids, pending.drift])
         upstream = subtract(union([upstream, pending.upstream]), drift)
         change = self.describe_change(union([upstream, source_drift.ids]))
@@ -558,7 +555,15 @@ class _Group:
 
     def inside(self, ids: Ids) -> Ids:
         """Return the ids, ascending, that fall in the range of this group."""
-        return union(some for position, some in self.ledger.by_bucket(ids) if self.start <= position < self.end)
+        return self.find_between(ids, self.start, self.end)
+
+    def find_between(self, ids: Ids, start: int, end: int) -> Ids:
+        """Return the ids, ascending, that fall in the ranges of some buckets."""
+        return union(some for position, some in self.ledger.by_bucket(ids) if start <= position < end)
+
+    def find_pending(self, start: int, end: int) -> Pending:
+        """Return the part of the pending list that is about rows of some buckets."""
+        return self.belief.pending.only(self.find_between(self.belief.pending.ids, start, end))
 
     # --- following and repairing
 

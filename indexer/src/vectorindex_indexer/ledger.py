@@ -85,6 +85,11 @@ class Bucket:
         renewed[known] = codes[np.searchsorted(ids, self.ids[known])]
         return replace(self, codes=renewed)
 
+    @property
+    def entries(self) -> tuple[Ids, Words]:
+        """Ids and code digests of the rows that belong into the index."""
+        return self.ids[self.indexed], self.codes[self.indexed]
+
     def part(self, chosen: slice) -> "Bucket":
         """Return a run of these rows as a bucket."""
         return Bucket(self.ids[chosen], self.stamps[chosen], self.digests[chosen], self.codes[chosen], self.quarantine[chosen])
@@ -149,9 +154,8 @@ class Ledger:
 
     def entries(self, start: int = 0, end: int | None = None) -> tuple[Ids, Words]:
         """Return ids and code digests of all rows that belong into the index, of some buckets or of all; ordered by id."""
-        buckets = self.buckets[start:end]
-        ids = join_ids([bucket.ids[bucket.indexed] for bucket in buckets], self.kind)
-        return ids, np.concatenate([bucket.codes[bucket.indexed] for bucket in buckets] or [np.empty(0, np.uint64)])
+        parts = [bucket.entries for bucket in self.buckets[start:end]]
+        return join_ids([ids for ids, _ in parts], self.kind), np.concatenate([codes for _, codes in parts] or [np.empty(0, np.uint64)])
 
     def entries_of(self, wanted: Ids) -> tuple[Ids, Words]:
         """Return the same of the rows of some ids, ascending and each once."""

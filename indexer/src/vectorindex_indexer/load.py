@@ -46,7 +46,7 @@ def load_candidate(
     fit, or InconclusiveError where there are no rows to be seen.
     """
     with source.unit(seconds=RANGE_SECONDS) as unit:
-        live = int(unit.totals(no_ids(unit.id_kind), EVERYTHING).counts[0])
+        live = unit.count_live()
         survey = unit.survey(live)
         check_matches(survey, source.spec)
         check_not_empty(survey, 0, proven_rows)

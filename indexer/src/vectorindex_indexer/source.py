@@ -144,6 +144,10 @@ class Unit:
         """Tell whether Postgres keeps the digests of rows in columns."""
         return self._layout.stored is not None
 
+    def count_live(self) -> int:
+        """Count the live rows."""
+        return self._count(self._live.clause)
+
     def survey(self, live: int) -> Survey:
         """Tell what there is beside the `live` rows that were counted."""
         rows = self._live
