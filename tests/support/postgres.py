@@ -420,6 +420,16 @@ class Database:
         """Return a connection string over TCP, by default the superuser's."""
         return self.address.conninfo(self.name, login, **options)
 
+    def as_source(self, credentials: str = "docs-reader") -> dict[str, Any]:
+        """Return `spec.source.postgres` of a VectorIndex that reads from here."""
+        return {
+            "host": self.address.host,
+            "port": self.address.port,
+            "database": self.name,
+            "sslMode": "Disable",
+            "credentialsSecretRef": {"name": credentials},
+        }
+
     def admin_connect(self, *, autocommit: bool = True) -> Connection:
         """Return a connection of the superuser."""
         return psycopg.connect(self.conninfo(application_name="test-admin"), autocommit=autocommit)

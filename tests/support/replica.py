@@ -30,13 +30,7 @@ def make_manifest(database: WordnetDatabase, **changes: Any) -> dict[str, Any]:
     metadata = {"table": {"name": "faiss_metadata"}, "id": "entity_id", "deleted": "deleted", "model": "model_name"}
     spec: dict[str, Any] = {
         "source": {
-            "postgres": {
-                "host": database.address.host,
-                "port": database.address.port,
-                "database": database.name,
-                "sslMode": "Disable",
-                "credentialsSecretRef": {"name": "docs-reader"},
-            },
+            "postgres": database.as_source(),
             "table": {"name": "embeddings"},
             "columns": {"id": "entity_id", "vector": "vector", "model": "model_name"},
             "model": MODEL,

@@ -219,16 +219,8 @@ class Table:
 
     def manifest(self, **index: Any) -> dict[str, Any]:
         """Return a VectorIndex of the live rows; `index` are fields of its index."""
-        address = self.database.address
-        postgres = {
-            "host": address.host,
-            "port": address.port,
-            "database": self.database.name,
-            "sslMode": "Disable",
-            "credentialsSecretRef": {"name": "docs-reader"},
-        }
         spec = {
-            "source": {"postgres": postgres, **self.spec()},
+            "source": {"postgres": self.database.as_source(), **self.spec()},
             "index": {"dimension": self.form.dimension, "metric": "Cosine", "type": "Flat"} | index,
             "consistency": {"periodSeconds": 1},
         }

@@ -5,12 +5,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import psycopg
 
 from examples.wordnet.load import DIMENSION, MODEL, Variant
+from tests.support.background import work_beside
 from tests.support.postgres import WordnetDatabase
 
 FIRST_OWN_ID = 400_000_000  # above the data's own ids, so that tests can plant faults in rows nobody writes
@@ -22,33 +24,18 @@ LONGEST_DELAY_SECONDS = 0.01
 def run_writers(database: WordnetDatabase, writers: int) -> Iterator[None]:
     """Keep so many writers going, each in rows of its own. Raises what a writer died of."""
     assert database.variant is Variant.TWO_TABLES
-    stop = threading.Event()
-    failures: list[BaseException] = []
-    threads = [threading.Thread(target=_write, args=(database, number, stop, failures), daemon=True) for number in range(writers)]
-    for thread in threads:
-        thread.start()
-    try:
+    with work_beside(*(partial(_write, database, number) for number in range(writers))):
         yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(timeout=30)
-    if failures:
-        raise failures[0]
 
 
-def _write(database: WordnetDatabase, number: int, stop: threading.Event, failures: list[BaseException]) -> None:
+def _write(database: WordnetDatabase, number: int, stop: threading.Event) -> None:
     draw = random.Random(number)
-    try:
-        with psycopg.connect(database.conninfo(application_name="test-writer"), autocommit=False) as connection:
-            while not stop.is_set():
-                key = FIRST_OWN_ID + number * ROWS_EACH + draw.randrange(ROWS_EACH)
-                _change(connection, key, draw)
-                time.sleep(draw.random() * LONGEST_DELAY_SECONDS)  # a commit that comes late
-                connection.rollback() if draw.random() < 0.1 else connection.commit()
-    except BaseException as error:
-        failures.append(error)
-        raise
+    with psycopg.connect(database.conninfo(application_name="test-writer"), autocommit=False) as connection:
+        while not stop.is_set():
+            key = FIRST_OWN_ID + number * ROWS_EACH + draw.randrange(ROWS_EACH)
+            _change(connection, key, draw)
+            time.sleep(draw.random() * LONGEST_DELAY_SECONDS)  # a commit that comes late
+            connection.rollback() if draw.random() < 0.1 else connection.commit()
 
 
 def _change(connection: psycopg.Connection[Any], key: int, draw: random.Random) -> None:

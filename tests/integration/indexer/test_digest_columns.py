@@ -39,10 +39,8 @@ VECTORS = {
 
 
 def make_settings(folder: Path, database: Database, tombstone: str = "boolean", **source: Any) -> Settings:
-    address = database.address
-    postgres = {"host": address.host, "port": address.port, "database": database.name, "sslMode": "Disable"}
     table: dict[str, Any] = {
-        "postgres": postgres | {"credentialsSecretRef": {"name": "reader"}},
+        "postgres": database.as_source("reader"),
         "table": {"name": "items"},
         "columns": {"id": "id", "vector": "vector", "model": "model"},
         "model": "m",

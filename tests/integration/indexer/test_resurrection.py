@@ -21,6 +21,7 @@ import numpy as np
 import psycopg
 import pytest
 
+from tests.support.background import work_beside
 from tests.support.postgres import Database
 from tests.support.replica import wait_until, write_settings
 from tests.support.serving import Serving, serving
@@ -62,7 +63,6 @@ class Writer:
     births: dict[int, Event] = field(default_factory=dict)
     deaths: dict[int, Event] = field(default_factory=dict)
     begun: set[int] = field(default_factory=set)  # ids whose death has begun, committed or not
-    failures: list[BaseException] = field(default_factory=list)
     _fresh: int = 0
 
     def fill(self) -> None:
@@ -71,28 +71,11 @@ class Writer:
             connection.execute(TABLE)
             self._commit(connection, self._insert(connection, ROWS), [])
 
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Keep writing until the context ends. Raises what writing failed of."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._write, args=(stop,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join(timeout=30)
-        if self.failures:
-            raise self.failures[0]
-
-    def _write(self, stop: threading.Event) -> None:
-        try:
-            with psycopg.connect(self.database.conninfo(application_name="test-writer"), autocommit=False) as connection:
-                while not stop.wait(self.chance.uniform(0.002, 0.02)):
-                    self._change(connection)
-        except BaseException as error:
-            self.failures.append(error)
-            raise
+    def write(self, stop: threading.Event) -> None:
+        """Write until told to stop."""
+        with psycopg.connect(self.database.conninfo(application_name="test-writer"), autocommit=False) as connection:
+            while not stop.wait(self.chance.uniform(0.002, 0.02)):
+                self._change(connection)
 
     def _change(self, connection: psycopg.Connection[Any]) -> None:
         """Let some rows die, half of them at once and for good, and as many others come."""
@@ -140,20 +123,7 @@ class Asker:
     snapshots: dict[str, str] = field(default_factory=dict)  # as-of point: the snapshot that it stands for
     answers: int = 0
 
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Keep asking until the context ends."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._ask, args=(stop,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join(timeout=30)
-            assert not thread.is_alive()
-
-    def _ask(self, stop: threading.Event) -> None:
+    def ask(self, stop: threading.Event) -> None:
         """Ask until told to stop; while nobody answers, ask again."""
         while not stop.wait(0.02):
             try:
@@ -254,7 +224,7 @@ class Bench:
         with serving(self.settings, "--drain-seconds", "0") as one:
             asker = Asker(one.search_port, one.ops_port)
             try:
-                with asker.at_work():
+                with work_beside(asker.ask):
                     yield one, asker
             except AssertionError:
                 LOG.warning("the log of the replica:\n%s", "".join(one.lines[-30:]))
@@ -301,7 +271,7 @@ class Bench:
             else:
                 wait_until("a load", lambda: bool(one.find(BUILDING)), pause=0.002)
             delay = self.chance.uniform(0, 0.02 if in_saving else 1.3 * self.rebuild_seconds)
-            time.sleep(delay)
+            time.sleep(delay)  # to strike at any point of what goes on
             one.process.kill()
             one.process.wait()
         ended = len(one.find(SWITCHED)) == len(one.find(BUILDING)) if wish == "wish" else asker.answers > 0
@@ -322,9 +292,8 @@ def bench(database: Database, tmp_path: Path) -> Bench:
     chance = random.Random(seed)
     writer = Writer(database, random.Random(chance.random()))
     writer.fill()
-    postgres = {"host": database.address.host, "port": database.address.port, "database": database.name}
     source = {
-        "postgres": postgres | {"sslMode": "Disable", "credentialsSecretRef": {"name": "docs-reader"}},
+        "postgres": database.as_source(),
         "table": {"name": "documents"},
         "columns": {"id": "id", "vector": "vector"},
         "tombstone": {"column": "deleted"},
@@ -339,7 +308,7 @@ def bench(database: Database, tmp_path: Path) -> Bench:
 def test_no_dead_row_is_answered_whenever_a_rebuild_is_killed(bench: Bench, times: int) -> None:
     """Rows are tombstoned and deleted all the time; each answer is checked over its own as-of point."""
     bench.wish()
-    with bench.writer.at_work():
+    with work_beside(bench.writer.write):
         bench.measure()
         for number in range(times):
             bench.interrupt(in_saving=number % 5 == 4)

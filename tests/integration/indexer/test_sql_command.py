@@ -64,16 +64,8 @@ def role(owner: Owner) -> Iterator[str]:
 
 
 def make_manifest(owner: Owner, **source: Any) -> dict[str, Any]:
-    address = owner.database.address
-    postgres = {
-        "host": address.host,
-        "port": address.port,
-        "database": owner.database.name,
-        "sslMode": "Disable",
-        "credentialsSecretRef": {"name": "reader"},
-    }
     table = {
-        "postgres": postgres,
+        "postgres": owner.database.as_source("reader"),
         "table": {"schema": SCHEMA, "name": TABLE},
         "columns": {"id": ID, "vector": VECTOR, "model": MODEL},
         "model": "m",

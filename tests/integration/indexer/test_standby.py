@@ -162,7 +162,7 @@ def test_slots_work_on_a_standby(database: WordnetDatabase, copy: Standby, tmp_p
     connector = make_source(settings)._connector
 
     with hold_slot(connector, 1, wait_seconds=0, hold_seconds=60, beat_seconds=0.1):
-        time.sleep(0.5)
+        time.sleep(0.5)  # several beats, which must do no harm
         assert len(copy.see(database).idle_in_transaction()) <= 1
 
 
