@@ -20,7 +20,9 @@ _numbers = itertools.count(1)
 def cluster() -> Iterator[RunningCluster]:
     with control_plane(controllers=True) as running:
         running.kubectl("apply", "--server-side", "-f", ROOT / "crds" / "vectorindexes.yaml")
-        running.kubectl("wait", "--for=condition=Established", "crd/vectorindexes.vectorindex.dev", "--timeout=30s")
+        # `kubectl wait` itself fails while a definition has no condition at all yet
+        established = ("wait", "--for=condition=Established", "crd/vectorindexes.vectorindex.dev", "--timeout=5s")
+        wait_for("the definition is established", lambda: running.try_kubectl(*established).returncode == 0)
         wait_for("the kind is served and explained", lambda: running.try_kubectl("explain", "vidx").returncode == 0)
         yield running
 
