@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.support.helm import CHART, ROOT, Manifest, by_kind, helm, render_chart
-from vectorindex_operator import handlers, names
+from vectorindex_operator import names
 
 KUBERNETES = "1.37"
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -144,7 +144,7 @@ def test_operator_has_the_rights_it_uses_and_no_other() -> None:
     group, written = names.API_GROUP, ("get", "list", "watch", "create", "patch", "delete")
     used = {(group, names.PLURAL, verb) for verb in ("get", "list", "watch")}
     used |= {(group, f"{names.PLURAL}/status", "patch"), (group, f"{names.PLURAL}/finalizers", "update"), ("", "events", "create")}
-    for child_group, _, plural in handlers.CHILDREN:
+    for child_group, _, plural in names.CHILDREN.values():
         used |= {(child_group, plural, verb) for verb in (("get", "list", "watch", "patch") if plural == "pods" else written)}
     assert rules_of(render_chart(), "ClusterRole") | rules_of(render_chart(), "Role") == used
 

@@ -1,6 +1,7 @@
 """Runs the operator: watches, queue, workers, resync and the HTTP port, until it is told to stop."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
@@ -16,14 +17,18 @@ from vectorindex_operator.errors import ClusterError
 from vectorindex_operator.members import Members
 from vectorindex_operator.names import Key
 from vectorindex_operator.reconcile import Reconciler
+from vectorindex_operator.resync import GRACE, Resync
 from vectorindex_operator.settings import Settings
+from vectorindex_operator.store import Store
 from vectorindex_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
 WAIT_FOR_API: Final = timedelta(seconds=3)
 MAX_RESTART_PAUSE: Final = timedelta(seconds=30)
+RELISTING: Final = 1.0  # seconds in which all kinds have been listed again
 STUCK: Final = timedelta(minutes=5)
+SETTLE: Final = timedelta(milliseconds=100)
 
 
 class App:
@@ -35,6 +40,7 @@ class App:
         self._busy: dict[int, float] = {}  # worker: since when it has worked on one key
         self._stop = asyncio.Event()
         self._stop_kopf = threading.Event()
+        self._relisted = asyncio.Event()
         self._watching = threading.Event()
 
     def stop(self) -> None:
@@ -59,29 +65,42 @@ class App:
             server.serve(settings.host, settings.ops_port, self.is_alive, self.is_ready),
             asyncio.TaskGroup() as tasks,
         ):
-            reconciler = Reconciler(cluster, members, settings)
+            store = Store()
+            reconciler = Reconciler(cluster, store, members, settings)
+            resync = Resync(cluster, store, self._look, settings.watch_namespaces)
 
-            def look(key: Key) -> None:
-                reconciler.touch(key)
-                self._queue.add(key)
+            def tell(kind: str, event: handlers.RawEvent) -> None:
+                body = event["object"]
+                if event["type"] is None and store.was_told(kind, body):
+                    self._relisted.set()  # what was deleted meanwhile is told by nobody
+                key = store.tell(kind, body, gone=event["type"] == "DELETED")
+                if key:
+                    self._look(key)
 
             loop = asyncio.get_running_loop()
-            memo = handlers.Memo(lambda key: loop.call_soon_threadsafe(look, key))
-            if not await self._wait_for_api(cluster):
+            memo = handlers.Memo(lambda kind, event: loop.call_soon_threadsafe(tell, kind, event))
+            if not await self._wait_for_api(resync):
                 return
             running = [tasks.create_task(self._work(number, reconciler)) for number in range(settings.workers)]
-            running.append(tasks.create_task(self._resync(cluster, reconciler)))
+            running.append(tasks.create_task(self._resync(resync)))
             await self._watch(memo)
             for task in running:
                 task.cancel()
 
-    async def _wait_for_api(self, cluster: Cluster) -> bool:
-        """Wait until our kind is served and may be read; return False when stopped meanwhile. kopf would look once and never again."""
+    def _look(self, key: Key) -> None:
+        """Let the index be looked at soon, once for all that happens within a moment."""
+        self._queue.add_within(key, SETTLE)
+
+    async def _wait_for_api(self, resync: Resync) -> bool:
+        """Wait until all kinds are served and may be read; return False when stopped meanwhile. kopf would look once and never again.
+
+        Nothing is looked at before: with some lists missing, objects would seem to be absent.
+        """
         while not self._stop.is_set():
             try:
-                await cluster.read_keys(self._settings.watch_namespaces)
+                await resync.run()
             except ClusterError as error:
-                log.warning("VectorIndexes can't be listed yet: cause=%s", error)
+                log.warning("not everything can be listed yet: cause=%s", error)
                 await self._pause(WAIT_FOR_API)
             else:
                 return True
@@ -92,6 +111,7 @@ class App:
         failures = 0
         while not self._stop.is_set():
             started = time.monotonic()
+            self._stop_kopf.clear()
             try:
                 await self._run_kopf(memo)
             except Exception:  # kopf raises what its streams raise
@@ -147,27 +167,31 @@ class App:
             except Exception:  # one index must not end the work on all others
                 metrics.RECONCILES.labels(result="defect").inc()
                 log.exception("a defect of the operator: index=%s", key)
-                reconciler.touch(key)
             finally:
                 del self._busy[number]
                 self._queue.done(key)
             metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
-            if again is None:
-                self._queue.forget(key)
-            else:
-                self._queue.add_later(key, again)
+            if again is not None:
+                self._queue.add_within(key, again)
 
-    async def _resync(self, cluster: Cluster, reconciler: Reconciler) -> None:
-        """Look at everything now and then, whatever the watches told: they may have lost something."""
+    async def _resync(self, resync: Resync) -> None:
+        """Compare with lists now and then, whatever the watches told: they may have lost something, and then begin anew."""
         while True:
+            pause = self._settings.resync.total_seconds() * random.uniform(0.9, 1.1)  # noqa: S311 - spreads the load
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._relisted.wait(), pause)
+                await asyncio.sleep(RELISTING)
+            self._relisted.clear()
             try:
-                listed = await cluster.read_keys(self._settings.watch_namespaces)
-                for key in {key for key, _ in listed} | set(reconciler.known()):
-                    reconciler.touch(key)
-                    self._queue.add_later(key, timedelta(seconds=random.uniform(0, 2)))  # noqa: S311 - spreads the load
+                claims = await resync.run()
             except ClusterError as error:
                 log.warning("resync failed: cause=%s", error)
-            await asyncio.sleep(self._settings.resync.total_seconds() * random.uniform(0.9, 1.1))  # noqa: S311
+                self._relisted.set()
+                await asyncio.sleep(WAIT_FOR_API.total_seconds())
+                continue
+            await asyncio.sleep(GRACE.total_seconds())
+            if resync.find_blind(claims):
+                self._stop_kopf.set()
 
     async def _pause(self, duration: timedelta) -> None:
         """Sleep, but not beyond `stop`."""

@@ -15,21 +15,15 @@ from vectorindex_operator import api, names
 from vectorindex_operator.api import Event, Json, Status, VectorIndex
 from vectorindex_operator.errors import ClusterError, ConflictError, NotFoundError, RejectedError
 from vectorindex_operator.metrics import API_REQUESTS
-from vectorindex_operator.names import Key
 
 TIMEOUT: Final = timedelta(seconds=30)
 PAGE: Final = 500
 MAX_ERROR: Final = 300
 
 _KINDS: Final = {
-    "VectorIndex": f"/apis/{names.API_VERSION}/namespaces/{{}}/{names.PLURAL}",
-    "StatefulSet": "/apis/apps/v1/namespaces/{}/statefulsets",
-    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
-    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
-    "Service": "/api/v1/namespaces/{}/services",
-    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
-    "Pod": "/api/v1/namespaces/{}/pods",
-    "Event": "/api/v1/namespaces/{}/events",
+    "Event": ("v1", "events"),
+    names.KIND: (names.API_VERSION, names.PLURAL),
+    **{kind: (names.API_VERSIONS[kind], plural) for kind, (_, _, plural) in names.CHILDREN.items()},
 }
 
 _JSON: Final = "application/json"
@@ -65,26 +59,21 @@ class Cluster:
         except NotFoundError:
             return None
 
-    async def read_list(self, kind: str, namespace: str, selector: str) -> list[Json]:
-        """Return all objects with these labels."""
+    async def read_list(self, kind: str, namespace: str, selector: str = "") -> tuple[list[Json], int]:
+        """Return all objects with these labels in the namespace, or in all when it is empty, and the version that the list shows."""
         items: list[Json] = []
-        more = ""
+        query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
         while True:
-            query = {"labelSelector": selector, "limit": str(PAGE), **({"continue": more} if more else {})}
             answer = await self._request("GET", _path(kind, namespace), query)
             items += answer["items"]
-            more = answer["metadata"].get("continue", "")
+            more = answer["metadata"].get("continue")
             if not more:
-                return items
+                return items, int(answer["metadata"]["resourceVersion"])
+            query["continue"] = more
 
-    async def read_keys(self, namespaces: tuple[str, ...]) -> list[tuple[Key, str]]:
-        """Return name and UID of every VectorIndex in these namespaces; of all when none is named."""
-        everywhere = f"/apis/{names.API_VERSION}/{names.PLURAL}"
-        found: list[tuple[Key, str]] = []
-        for path in [_path("VectorIndex", namespace) for namespace in namespaces] or [everywhere]:
-            answer = await self._request("GET", path)
-            found += [(Key(item["metadata"]["namespace"], item["metadata"]["name"]), item["metadata"]["uid"]) for item in answer["items"]]
-        return found
+    async def read_watched(self, kind: str, namespace: str) -> tuple[list[Json], int]:
+        """Return what the watches of this kind show, in the namespace or in all when it is empty, and its version."""
+        return await self.read_list(kind, namespace, "" if kind == names.KIND else f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}")
 
     async def create(self, manifest: Json) -> Json:
         """Make the object and return it; raise ConflictError when one of that name exists. Never changes an existing one."""
@@ -118,21 +107,26 @@ class Cluster:
         except NotFoundError:
             return
 
-    async def annotate_pod(self, namespace: str, name: str, uid: str, annotations: Mapping[str, str]) -> None:
-        """Set annotations of one pod; raise ConflictError when another pod has its name by now."""
+    async def annotate_pod(self, namespace: str, name: str, uid: str, annotations: Mapping[str, str]) -> Json:
+        """Set annotations of one pod and return it; raise ConflictError when another pod has its name by now."""
         body = {"metadata": {"uid": uid, "annotations": dict(annotations)}}
-        await self._request("PATCH", _path("Pod", namespace, name), {"fieldManager": names.FIELD_MANAGER}, body, _MERGE)
+        return await self._request("PATCH", _path("Pod", namespace, name), {"fieldManager": names.FIELD_MANAGER}, body, _MERGE)
 
-    async def apply_status(self, index: VectorIndex, status: Status) -> None:
-        """Write the whole status; raise ConflictError when the resource of that name is another one by now."""
+    async def apply_status(self, index: VectorIndex, status: Status) -> Json:
+        """Write the whole status and return the resource; raise ConflictError unless it is still as in `index`."""
         body = {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
-            "metadata": {"name": index.key.name, "namespace": index.key.namespace, "uid": index.uid},
+            "metadata": {
+                "name": index.key.name,
+                "namespace": index.key.namespace,
+                "uid": index.uid,
+                "resourceVersion": index.resource_version,
+            },
             "status": api.render(status),
         }
-        path = f"{_path('VectorIndex', *index.key)}/status"
-        await self._request("PATCH", path, {"fieldManager": names.STATUS_MANAGER, "force": "true"}, body, _APPLY)
+        path = f"{_path(names.KIND, *index.key)}/status"
+        return await self._request("PATCH", path, {"fieldManager": names.STATUS_MANAGER, "force": "true"}, body, _APPLY)
 
     async def post_event(self, index: VectorIndex, event: Event, now: datetime) -> None:
         """Post the event; the same news a second time is the same object, and so no second event."""
@@ -186,7 +180,9 @@ class Cluster:
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:
-    path = _KINDS[kind].format(quote(namespace, safe=""))
+    version, plural = _KINDS[kind]
+    prefix = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    path = f"{prefix}/namespaces/{quote(namespace, safe='')}/{plural}" if namespace else f"{prefix}/{plural}"
     return f"{path}/{quote(name, safe='')}" if name else path
 
 

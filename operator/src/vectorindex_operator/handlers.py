@@ -1,4 +1,4 @@
-"""The only module that kopf calls: each event about a VectorIndex or one of its objects means "look again", and nothing more."""
+"""The only module that kopf calls: it hands on each event about a VectorIndex or one of its objects, and nothing more."""
 
 import datetime
 from collections.abc import Callable, Mapping
@@ -8,16 +8,14 @@ from typing import Any, Final
 import kopf
 
 from vectorindex_operator import names
-from vectorindex_operator.names import Key
 
-CHILDREN: Final = (
-    ("apps", "v1", "statefulsets"),
-    ("policy", "v1", "poddisruptionbudgets"),
-    ("networking.k8s.io", "v1", "networkpolicies"),
-    ("", "v1", "services"),
-    ("", "v1", "configmaps"),
-    ("", "v1", "pods"),
-)
+RawEvent = Mapping[str, Any]
+"""`type`: ADDED, MODIFIED or DELETED, None for what was listed; `object`: what the API server sent."""
+
+_KINDS: Final = {
+    (names.API_GROUP, names.PLURAL): names.KIND,
+    **{(group, plural): kind for kind, (group, _, plural) in names.CHILDREN.items()},
+}
 
 # kopf remembers rejected credentials; equal ones are refused for ever. With a new expiry they count as new, so a stray 401 passes.
 LOGIN_LIFE: Final = datetime.timedelta(minutes=30)
@@ -25,9 +23,9 @@ LOGIN_LIFE: Final = datetime.timedelta(minutes=30)
 
 @dataclass
 class Memo:
-    """What kopf hands to the handlers: whom to tell that something may have changed."""
+    """What kopf hands to the handlers: whom to tell what happened, as kind and event."""
 
-    look: Callable[[Key], object]
+    tell: Callable[[str, RawEvent], object]
 
     def __copy__(self) -> "Memo":
         return self
@@ -37,9 +35,9 @@ def make_registry() -> kopf.OperatorRegistry:
     """Return the handlers for one run of kopf."""
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(log_in)
-    kopf.on.event(names.API_GROUP, "v1alpha1", names.PLURAL, registry=registry)(on_vector_index)
-    for group, version, plural in CHILDREN:
-        kopf.on.event(group, version, plural, registry=registry, labels={names.INDEX_LABEL: kopf.PRESENT})(on_child)
+    kopf.on.event(names.API_GROUP, "v1alpha1", names.PLURAL, registry=registry)(on_event)
+    for group, version, plural in names.CHILDREN.values():
+        kopf.on.event(group, version, plural, registry=registry)(on_event)
     return registry
 
 
@@ -50,7 +48,7 @@ def make_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10
     settings.watching.chunk_size = 500
-    for group, version, plural in CHILDREN:
+    for group, version, plural in names.CHILDREN.values():
         settings.watching.label_selectors[kopf_selector(group, version, plural)] = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
     settings.networking.request_timeout = 60
     settings.networking.error_backoffs = EndlessBackoff()
@@ -77,17 +75,9 @@ class EndlessBackoff:
             pause = min(30, pause * 2)
 
 
-async def on_vector_index(namespace: str | None, name: str | None, memo: Memo, **_: Any) -> None:
-    """Something may have changed about a VectorIndex."""
-    if namespace and name:
-        memo.look(Key(namespace, name))
-
-
-async def on_child(namespace: str | None, labels: Mapping[str, str], memo: Memo, **_: Any) -> None:
-    """Something may have changed about an object of a VectorIndex."""
-    name = labels.get(names.INDEX_LABEL)
-    if namespace and name:
-        memo.look(Key(namespace, name))
+async def on_event(resource: kopf.Resource, event: RawEvent, memo: Memo, **_: Any) -> None:
+    """Something was listed, made, changed or deleted."""
+    memo.tell(_KINDS[resource.group, resource.plural], event)
 
 
 def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:

@@ -13,6 +13,7 @@ RECONCILE_SECONDS: Final = Histogram("vectorindex_operator_reconcile_duration_se
 WRITES: Final = Counter("vectorindex_operator_writes", "Successful writes to the API server.", ["kind"])
 API_REQUESTS: Final = Counter("vectorindex_operator_api_requests", "Requests of our own client to the API server.", ["method", "code"])
 RESTARTS: Final = Counter("vectorindex_operator_watch_restarts", "Restarts of the watches after they ended with an error.")
+BLIND_WATCHES: Final = Counter("vectorindex_operator_blind_watches", "Restarts of the watches after a list showed what they had not told.")
 QUEUE: Final = Gauge("vectorindex_operator_queue_length", "VectorIndexes that wait to be looked at.")
 
 CONDITION: Final = Gauge(

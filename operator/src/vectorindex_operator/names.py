@@ -8,6 +8,21 @@ API_VERSION: Final = "vectorindex.dev/v1alpha1"
 KIND: Final = "VectorIndex"
 PLURAL: Final = "vectorindexes"
 
+# Group, version and plural of the kinds of our objects, and of the pods that a StatefulSet makes of them.
+CHILDREN: Final = {
+    "StatefulSet": ("apps", "v1", "statefulsets"),
+    "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
+    "NetworkPolicy": ("networking.k8s.io", "v1", "networkpolicies"),
+    "Service": ("", "v1", "services"),
+    "ConfigMap": ("", "v1", "configmaps"),
+    "Pod": ("", "v1", "pods"),
+}
+API_VERSIONS: Final = {
+    KIND: API_VERSION,
+    **{kind: f"{group}/{version}" if group else version for kind, (group, version, _) in CHILDREN.items()},
+}
+WATCHED_KINDS: Final = (KIND, *CHILDREN)
+
 SEARCH_PORT: Final = 8080
 OPS_PORT: Final = 9090
 

@@ -29,6 +29,7 @@ from vectorindex_operator.plan import (
     starts_pods,
 )
 from vectorindex_operator.settings import Settings
+from vectorindex_operator.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +56,9 @@ _TROUBLES: Final = frozenset(
 class Memory:
     """What is kept of one VectorIndex between two looks. Losing it costs some reads and nothing else."""
 
-    observed: Observed | None = None
-    read_at: datetime = LONG_AGO
+    uid: str = ""
     status_written_at: datetime = LONG_AGO
-    stale: bool = True  # something may have changed: read everything again
+    unsure: bool = False  # the API server disagreed with what the store holds: ask it for everything
     failures: int = 0
     announced: set[str] = field(default_factory=set)  # malformed wishes, told once each
     outcomes: dict[tuple[str, str], str] = field(default_factory=dict)  # by kind and name: what came of our last write
@@ -79,30 +79,22 @@ def _now() -> datetime:
 class Reconciler:
     """Looks at one VectorIndex at a time for each key; different keys may be looked at side by side."""
 
-    def __init__(self, cluster: Cluster, members: Members, settings: Settings, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(self, cluster: Cluster, store: Store, members: Members, settings: Settings, clock: Callable[[], datetime] = _now) -> None:
         self._cluster = cluster
+        self._store = store
         self._members = members
         self._settings = settings
         self._clock = clock
         self._memory: dict[Key, Memory] = {}
-
-    def touch(self, key: Key) -> None:
-        """Say that something about this VectorIndex may have changed."""
-        memory = self._memory.get(key)
-        if memory is not None:
-            memory.stale = True
-
-    def known(self) -> list[Key]:
-        """Return the VectorIndexes seen so far and not gone."""
-        return list(self._memory)
 
     async def reconcile(self, key: Key) -> Outcome:
         """Bring one VectorIndex towards its spec and tell its state. Errors of the API server end in another try, ever later."""
         memory = self._memory.setdefault(key, Memory())
         try:
             outcome = await self._look(key, memory)
-        except ConflictError as error:
+        except (ConflictError, NotFoundError) as error:
             log.info("changed while we looked, looking again: index=%s cause=%s", key, error)
+            memory.unsure = True
             outcome = Outcome("conflict", self._backoff(memory))
         except ClusterError as error:
             log.warning("look failed: index=%s cause=%s", key, error)
@@ -110,8 +102,6 @@ class Reconciler:
         else:
             if outcome.result == "ok":
                 memory.failures = 0
-        if outcome.result != "ok":
-            memory.stale = True
         return outcome
 
     async def _look(self, key: Key, memory: Memory) -> Outcome:
@@ -121,15 +111,13 @@ class Reconciler:
             metrics.forget(key)
             return Outcome("ok", None)
         if observed.index.deleting:  # its objects go with it
-            memory.observed, memory.stale = None, True
             return Outcome("ok", None)
         now = self._clock()
         plan = make_plan(observed, self._settings, now)
         refusal = await self._execute(plan.actions, observed.index, memory)
         rendered = status.render_status(observed, plan, refusal, now)
         await self._tell(memory, observed, rendered, now)
-        if plan.actions or plan.conflicts or plan.waiting:  # what is not ours tells us nothing when it goes
-            memory.stale = True
+        memory.unsure = bool(plan.conflicts)  # what is not ours is not watched: nobody tells when it goes
         if refusal:
             return Outcome("refused", self._backoff(memory))
         return Outcome("ok", self._next_look(observed, plan, rendered))
@@ -143,13 +131,11 @@ class Reconciler:
                 memory.announced.add(event.identity)
         if not status.is_worth_writing(index.status, rendered, now - memory.status_written_at, index.spec):
             return
-        await self._cluster.apply_status(index, rendered)
-        metrics.WRITES.labels(kind="Status").inc()
-        events = status.find_events(index, rendered)
-        memory.observed = replace(observed, index=replace(index, status=rendered))
-        memory.status_written_at = now
-        for event in events:
+        for event in status.find_events(index, rendered):  # first: killed between the two, it would never be told
             await self._post(index, event, now)
+        self._store.put(names.KIND, await self._cluster.apply_status(index, rendered))
+        metrics.WRITES.labels(kind="Status").inc()
+        memory.status_written_at = now
 
     async def _post(self, index: VectorIndex, event: api.Event, now: datetime) -> None:
         """Post and log one event. It is news only once: if the API server does not take it, it stands in the log."""
@@ -178,37 +164,49 @@ class Reconciler:
     # --- observe ---
 
     async def _observe(self, key: Key, memory: Memory) -> Observed | None:
-        now = self._clock()
-        if memory.stale or memory.observed is None or now - memory.read_at >= self._settings.resync:
-            memory.stale = False  # before reading: what changes meanwhile sets it again
-            memory.observed = await self._read(key, memory)
-            memory.read_at = now
-        if memory.observed is None:
-            return None
-        addresses = [Address(pod.name, pod.uid, pod.ip) for pod in memory.observed.pods if pod.ip and not pod.terminating]
-        reports = await self._members.read_reports(addresses)
-        memory.observed = replace(memory.observed, reports=reports, outcomes=frozenset(memory.outcomes.values()))
-        return memory.observed
-
-    async def _read(self, key: Key, memory: Memory) -> Observed | None:
-        body = await self._cluster.read("VectorIndex", key.namespace, key.name)
+        if memory.unsure:
+            await self._ask_for_all(key)
+            memory.unsure = False
+        body = self._store.get(names.KIND, *key)
         if body is None:
             return None
         index = api.parse_vector_index(body)
-        before = memory.observed.index.uid if memory.observed else None
-        if before != index.uid:  # another life of the name: nothing known of the earlier one holds
-            memory.status_written_at = self._clock()
+        if memory.uid != index.uid:  # another life of the name: nothing known of the earlier one holds
+            memory.uid, memory.status_written_at = index.uid, self._clock()
             memory.announced, memory.outcomes = set(), {}
-        references = objects.child_references(index, index.spec) if index.spec else (("StatefulSet", objects.child_name(key.name)),)
-        selector = f"{names.INDEX_LABEL}={key.name},{names.COMPONENT_LABEL}="
-        found, identities, pods = await asyncio.gather(
-            asyncio.gather(*(self._cluster.read(kind, key.namespace, name) for kind, name in references)),
-            self._cluster.read_list("ConfigMap", key.namespace, selector + names.IDENTITY_COMPONENT),
-            self._cluster.read_list("Pod", key.namespace, selector + names.INDEXER_COMPONENT),
+        found = ((kind, name, self._store.get(kind, key.namespace, name)) for kind, name in _references(index))
+        children = {(kind, name): live for kind, name, live in found if live is not None}
+        labelled = self._store.find("ConfigMap", key)
+        identities = tuple(one for one in labelled if one["metadata"]["labels"].get(names.COMPONENT_LABEL) == names.IDENTITY_COMPONENT)
+        observed = Observed(index, children, identities, outcomes=frozenset(memory.outcomes.values()))
+        pods = _parse_pods(self._store.find("Pod", key), observed.stateful_set)
+        addresses = [Address(pod.name, pod.uid, pod.ip) for pod in pods if pod.ip and not pod.terminating]
+        return replace(observed, pods=pods, reports=await self._members.read_reports(addresses))
+
+    async def _ask_for_all(self, key: Key) -> None:
+        """Bring the store up to date about one VectorIndex, by reading all that belongs to it."""
+        body = await self._ask(names.KIND, *key)
+        if body is None:
+            return
+        selector = f"{names.INDEX_LABEL}={key.name}"
+        references = _references(api.parse_vector_index(body))
+        await asyncio.gather(
+            *(self._ask(kind, key.namespace, name) for kind, name in references),
+            *(self._ask_for_labelled(kind, key.namespace, selector) for kind in ("ConfigMap", "Pod")),
         )
-        children = {reference: live for reference, live in zip(references, found, strict=True) if live is not None}
-        observed = Observed(index, children, tuple({"kind": "ConfigMap", **item} for item in identities))
-        return replace(observed, pods=_parse_pods(pods, observed.stateful_set))
+
+    async def _ask_for_labelled(self, kind: str, namespace: str, selector: str) -> None:
+        items, _ = await self._cluster.read_list(kind, namespace, selector)
+        for body in items:
+            self._store.put(kind, body)
+
+    async def _ask(self, kind: str, namespace: str, name: str) -> api.Json | None:
+        body = await self._cluster.read(kind, namespace, name)
+        if body is None:
+            self._store.remove(kind, namespace, name)
+        else:
+            self._store.put(kind, body)
+        return body
 
     # --- execute ---
 
@@ -216,6 +214,8 @@ class Reconciler:
         """Carry the actions out in order; return what the API server refused for good, or nothing."""
         refusals: list[str] = []
         not_written: list[str] = []
+        if any(isinstance(action, (ApplyObject, DeleteObject)) for action in actions):
+            await self._confirm(index)
         for action in actions:
             if starts_pods(action) and is_fence_missing(*not_written):
                 continue
@@ -227,16 +227,27 @@ class Reconciler:
                 not_written.append(_name_object(action))
         return refusals[0] if refusals else ""
 
+    async def _confirm(self, index: VectorIndex) -> None:
+        """Raise ConflictError unless the resource is still as it was looked at.
+
+        An API server that lags, or a watch that does, must not let an older spec undo what a newer one did. New objects need no such
+        care: made from an older spec, they are put right at the next look.
+        """
+        body = await self._ask(names.KIND, *index.key)
+        if body is None or body["metadata"]["resourceVersion"] != index.resource_version:
+            raise ConflictError(f"VectorIndex {index.key} is newer than what was looked at")
+
     async def _act(self, action: Action, index: VectorIndex, memory: Memory) -> None:
         match action:
             case CreateObject(manifest=manifest):
-                _remember(memory, manifest, await self._cluster.create(manifest))
+                self._remember(memory, manifest, await self._cluster.create(manifest))
                 self._count("created", manifest, action, index)
             case ApplyObject(manifest=manifest, live=live):
-                _remember(memory, manifest, await self._cluster.apply(manifest, live))
+                self._remember(memory, manifest, await self._cluster.apply(manifest, live))
                 self._count("applied", manifest, action, index)
             case DeleteObject(live=live):
                 await self._cluster.delete(live)
+                self._store.remove(live["kind"], live["metadata"]["namespace"], live["metadata"]["name"])
                 self._count("deleted", live, action, index)
             case HurryMember(pod=pod, value=value):
                 await self._hurry(pod, value, index)
@@ -247,10 +258,16 @@ class Reconciler:
 
     async def _hurry(self, pod: Pod, value: str, index: VectorIndex) -> None:
         try:
-            await self._cluster.annotate_pod(index.key.namespace, pod.name, pod.uid, {names.LIVE_HASH_ANNOTATION: value})
+            annotations = {names.LIVE_HASH_ANNOTATION: value}
+            self._store.put("Pod", await self._cluster.annotate_pod(index.key.namespace, pod.name, pod.uid, annotations))
             metrics.WRITES.labels(kind="Pod").inc()
         except (NotFoundError, RejectedError) as error:  # gone by now, or another pod of that name
             log.info("pod not hurried: index=%s pod=%s cause=%s", index.key, pod.name, error)
+
+    def _remember(self, memory: Memory, manifest: api.Json, outcome: api.Json) -> None:
+        kind = manifest["kind"]
+        self._store.put(kind, outcome)
+        memory.outcomes[kind, manifest["metadata"]["name"]] = checks.outcome_hash(manifest, outcome)
 
     def _count(self, verb: str, manifest: Mapping[str, Any], action: Action, index: VectorIndex) -> None:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
@@ -263,8 +280,8 @@ def _name_object(action: Action) -> str:
     return f"{manifest['kind']} {manifest['metadata']['name']}" if manifest else ""
 
 
-def _remember(memory: Memory, manifest: api.Json, outcome: api.Json) -> None:
-    memory.outcomes[manifest["kind"], manifest["metadata"]["name"]] = checks.outcome_hash(manifest, outcome)
+def _references(index: VectorIndex) -> tuple[tuple[str, str], ...]:
+    return objects.child_references(index, index.spec) if index.spec else (("StatefulSet", objects.child_name(index.key.name)),)
 
 
 def _is_settled(observed: Observed, plan: Plan, rendered: api.Status) -> bool:

@@ -30,15 +30,15 @@ class WorkQueue(Generic[K]):
             self._waiting.add(key)
             self._ready.put_nowait(key)
 
-    def add_later(self, key: K, delay: timedelta) -> None:
-        """Let the key come after the delay, in place of a time set for it before, unless it comes earlier anyway."""
+    def add_within(self, key: K, delay: timedelta) -> None:
+        """Let the key come after the delay at the latest; an earlier time that was set for it stays."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + delay.total_seconds()
+        timer = self._timers.get(key)
+        if key in self._waiting or key in self._again or (timer is not None and timer.when() <= due):
+            return
         self._stop_timer(key)
-        if key not in self._waiting and key not in self._again:
-            self._timers[key] = asyncio.get_running_loop().call_later(delay.total_seconds(), self.add, key)
-
-    def forget(self, key: K) -> None:
-        """Drop a time that was set for the key."""
-        self._stop_timer(key)
+        self._timers[key] = loop.call_at(due, self.add, key)
 
     async def take(self) -> K:
         """Return the next key, once there is one. `done` must follow."""

@@ -9,7 +9,6 @@ import pytest
 from kopf._cogs.structs.references import Resource
 
 from vectorindex_operator import handlers, names
-from vectorindex_operator.names import Key
 
 
 def test_settings_whose_defaults_failed_are_set() -> None:
@@ -31,7 +30,7 @@ def test_tries_never_end_and_each_request_begins_anew() -> None:
     assert next(itertools.islice(backoffs, 10_000, None)) == 30
 
 
-@pytest.mark.parametrize(("group", "version", "plural"), handlers.CHILDREN)
+@pytest.mark.parametrize(("group", "version", "plural"), names.CHILDREN.values())
 def test_only_our_own_objects_are_streamed(group: str, version: str, plural: str) -> None:
     selectors = handlers.make_settings().watching.label_selectors
     asked = Resource(group=group, version=version, plural=plural, namespaced=True)
@@ -45,21 +44,17 @@ def test_nothing_is_registered_that_would_write_finalizers_or_annotations() -> N
     assert not list(registry._changing.get_all_handlers())
     assert not list(registry._spawning.get_all_handlers())
     assert not list(registry._indexing.get_all_handlers())
-    assert len(list(registry._watching.get_all_handlers())) == 1 + len(handlers.CHILDREN)
+    assert len(list(registry._watching.get_all_handlers())) == 1 + len(names.CHILDREN)
 
 
-async def _events(seen: list[Key]) -> None:
-    memo = handlers.Memo(seen.append)
-    await handlers.on_vector_index(namespace="search", name="docs", memo=memo, event={"type": "DELETED"})
-    await handlers.on_child(namespace="search", labels={names.INDEX_LABEL: "docs"}, memo=memo)
-    await handlers.on_child(namespace="search", labels={}, memo=memo)
-    await handlers.on_vector_index(namespace=None, name="docs", memo=memo)
-
-
-def test_each_event_means_look_again_and_one_without_an_index_means_nothing() -> None:
-    seen: list[Key] = []
-    asyncio.run(_events(seen))
-    assert seen == [Key("search", "docs")] * 2
+def test_each_event_is_handed_on_with_its_kind() -> None:
+    told: list[tuple[str, handlers.RawEvent]] = []
+    memo = handlers.Memo(lambda kind, event: told.append((kind, event)))
+    event = {"type": "DELETED", "object": {}}
+    for group, version, plural in ((names.API_GROUP, "v1alpha1", names.PLURAL), *names.CHILDREN.values()):
+        resource = Resource(group=group, version=version, plural=plural, namespaced=True)
+        asyncio.run(handlers.on_event(resource=resource, event=event, memo=memo))
+    assert told == [(kind, event) for kind in names.WATCHED_KINDS]
 
 
 def test_equal_credentials_count_as_new_each_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,14 +33,19 @@ def test_news_during_the_work_bring_the_key_again_after_it() -> None:
     asyncio.run(scenario())
 
 
-def test_the_time_set_last_counts_and_news_come_before_it() -> None:
+def test_the_earliest_time_set_counts_and_news_come_before_it() -> None:
     async def scenario() -> None:
         queue: WorkQueue[str] = WorkQueue()
-        queue.add_later("a", timedelta(hours=1))
-        queue.add_later("a", timedelta(0))
+        queue.add_within("a", timedelta(hours=1))
+        queue.add_within("a", timedelta(0))
+        queue.add_within("a", timedelta(hours=1))
+        assert await asyncio.wait_for(queue.take(), 5) == "a"
+        queue.add_within("a", timedelta(0))  # during the work: not put off by the next look, which is due later
+        queue.done("a")
+        queue.add_within("a", timedelta(hours=1))
         assert await asyncio.wait_for(queue.take(), 5) == "a"
         queue.done("a")
-        queue.add_later("a", timedelta(hours=1))
+        queue.add_within("a", timedelta(hours=1))
         queue.add("a")
         assert await asyncio.wait_for(queue.take(), 5) == "a"
         queue.done("a")
@@ -53,7 +58,7 @@ def test_a_key_that_waits_already_is_not_put_off() -> None:
     async def scenario() -> None:
         queue: WorkQueue[str] = WorkQueue()
         queue.add("a")
-        queue.add_later("a", timedelta(hours=1))
+        queue.add_within("a", timedelta(hours=1))
         assert await asyncio.wait_for(queue.take(), 5) == "a"
 
     asyncio.run(scenario())

@@ -1,0 +1,48 @@
+"""Compares what the watches told with what the API server lists: what they missed is taken in, and watches that miss things are blind."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from typing import Final
+
+from vectorindex_operator import metrics, names
+from vectorindex_operator.cluster import Cluster
+from vectorindex_operator.names import Key
+from vectorindex_operator.store import Claim, Store
+
+log = logging.getLogger(__name__)
+
+GRACE: Final = timedelta(seconds=15)
+"""How much later than a list a watch may tell the same; ordinarily it takes milliseconds."""
+
+
+class Resync:
+    """Lists everything that is watched, and takes it into the store."""
+
+    def __init__(self, cluster: Cluster, store: Store, look: Callable[[Key], object], namespaces: Sequence[str]) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._look = look
+        self._namespaces = tuple(namespaces) or ("",)
+
+    async def run(self) -> list[Claim]:
+        """List every kind once, let changed indexes be looked at, and return what the watches should have told."""
+        claims: list[Claim] = []
+        changed: set[Key] = set()
+        for kind in names.WATCHED_KINDS:
+            for namespace in self._namespaces:
+                items, version = await self._cluster.read_watched(kind, namespace)
+                news, missed = self._store.adopt(kind, namespace, items, version)
+                changed |= news
+                claims += missed
+        for key in changed:
+            self._look(key)
+        return claims
+
+    def find_blind(self, claims: Iterable[Claim]) -> list[Claim]:
+        """Return what the watches still have not told; to be asked GRACE after the lists."""
+        missed = [claim for claim in claims if not self._store.is_told(claim)]
+        if missed:
+            metrics.BLIND_WATCHES.inc()
+            log.warning("the watches missed changes, beginning them anew: count=%d first=%s", len(missed), missed[0])
+        return missed
