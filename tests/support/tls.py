@@ -17,6 +17,9 @@ rand_serial = yes
 default_md = sha256
 copy_extensions = copy
 unique_subject = no
+x509_extensions = signed
+[signed]
+authorityKeyIdentifier = keyid
 [names]
 commonName = supplied
 """

@@ -1,10 +1,12 @@
 """Reads and writes Kubernetes objects as plain JSON over the official client; every refusal becomes one of our errors."""
 
+import asyncio
 import json
+import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -17,6 +19,9 @@ from vectorindex_operator.errors import ClusterError, ConflictError, NotFoundErr
 from vectorindex_operator.metrics import API_REQUESTS
 
 TIMEOUT: Final = timedelta(seconds=30)
+TRIES: Final = 3
+PATIENCE: Final = timedelta(seconds=20)
+MAX_PAUSE: Final = timedelta(minutes=5)
 PAGE: Final = 500
 MAX_ERROR: Final = 300
 
@@ -38,6 +43,7 @@ class Cluster:
     def __init__(self, component: str = names.FIELD_MANAGER) -> None:
         self._component = component
         self._client: client.ApiClient | None = None
+        self._pause = _Pause()
 
     async def __aenter__(self) -> Self:
         settings = client.Configuration()
@@ -162,8 +168,20 @@ class Cluster:
     async def _request(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None, content_type: str = _JSON
     ) -> Json:
-        assert self._client is not None  # noqa: S101 - used inside `async with`
         url = f"{path}?{urlencode(query)}" if query else path
+        for _ in range(TRIES):
+            await self._pause.wait(f"{method} {path}")
+            response, content = await self._send(method, url, body, content_type)
+            if response.status != 429:
+                break
+            self._pause.begin(response.headers.get("Retry-After", ""))
+        if not 200 <= response.status < 300:
+            raise _map_refusal(response.status, f"{method} {path}", content)
+        answer: Json = json.loads(content)
+        return answer
+
+    async def _send(self, method: str, url: str, body: object, content_type: str) -> tuple[Any, bytes]:
+        assert self._client is not None  # noqa: S101 - used inside `async with`
         headers = {"Accept": _JSON, "Content-Type": content_type}
         try:
             request = await self._client.param_serialize(method, url, header_params=headers, body=body, auth_settings=["BearerToken"])
@@ -171,12 +189,28 @@ class Cluster:
             content = await response.read()  # type: ignore[no-untyped-call]
         except (client.ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
             API_REQUESTS.labels(method=method, code="none").inc()
-            raise ClusterError(f"{method} {path}: the API server did not answer ({type(error).__name__})") from error
+            raise ClusterError(f"{method} {url.partition('?')[0]}: the API server did not answer ({type(error).__name__})") from error
         API_REQUESTS.labels(method=method, code=str(response.status)).inc()
-        if not 200 <= response.status < 300:
-            raise _map_refusal(response.status, f"{method} {path}", content)
-        answer: Json = json.loads(content)
-        return answer
+        return response, content
+
+
+class _Pause:
+    """A pause that the API server asked for: it holds for all our requests, as it is we who ask too much."""
+
+    def __init__(self) -> None:
+        self._ends = 0.0
+
+    def begin(self, retry_after: str) -> None:
+        """Ask nothing for so many seconds; for one when it is not said how long."""
+        seconds = int(retry_after) if retry_after.isascii() and retry_after.isdigit() else 1
+        self._ends = max(self._ends, time.monotonic() + min(seconds, MAX_PAUSE.total_seconds()))
+
+    async def wait(self, request: str) -> None:
+        """Return once the pause is over; raise ClusterError when it is so long that whoever waits should do so elsewhere."""
+        while (left := self._ends - time.monotonic()) > 0:
+            if left > PATIENCE.total_seconds():
+                raise ClusterError(f"{request}: not sent, as the API server asked for a pause of {left:.0f} s more", 429)
+            await asyncio.sleep(left)
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:

@@ -3,10 +3,12 @@
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support.api_proxy import ApiProxy, api_proxy
 from tests.support.cluster import RunningCluster, control_plane
 from tests.support.operator_process import Fleet, OperatorProcess, fleet, make_account, wait_for
 from tests.support.vector_index import make_manifest
@@ -37,6 +39,31 @@ def operator(cluster: RunningCluster, tmp_path_factory: pytest.TempPathFactory) 
     log = process.log.read_text()
     assert "Traceback" not in log, log[-4000:]
     assert "a defect of the operator" not in log
+
+
+@dataclass(frozen=True)
+class Proxied:
+    """An operator whose only way to the API server leads through a proxy."""
+
+    process: OperatorProcess
+    proxy: ApiProxy
+
+
+@pytest.fixture(scope="module")
+def proxied(cluster: RunningCluster, operator: OperatorProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
+    """Run an operator behind a proxy; that of the other tests rests meanwhile."""
+    folder = tmp_path_factory.mktemp("proxied")
+    account = make_account(cluster, folder)
+    assert operator.stop() == 0
+    with api_proxy(account, folder) as proxy:
+        process = OperatorProcess(proxy.wrap(account), folder / "operator.log")
+        try:
+            process.start()
+            yield Proxied(process, proxy)
+            assert process.stop() == 0
+        finally:
+            process.kill()
+            operator.start()
 
 
 @pytest.fixture
