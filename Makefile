@@ -19,9 +19,10 @@ BENCH ?= all
 ROWS ?= 1M
 REPS ?= 5
 BENCH_ARGS ?=
+COUNT ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down try env venv test test-unit test-slow break bench lint format crds docs requirements
+.PHONY: help demo down try env venv test test-unit test-slow break bench bench-fleet lint format crds docs requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/[$$][$$]/, "$$"); printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +59,9 @@ break: venv ## break promises on purpose, one by one, and see a test fail for ea
 
 bench: venv ## ratios of cost to a limit or the naive way; BENCH=load ROWS=100k for one row of it, BENCH=forget to remove its tables
 	@$(BIN)/python -m benchmarks $(BENCH) --rows $(ROWS) --reps $(REPS) $(BENCH_ARGS)
+
+bench-fleet: venv ## many VectorIndexes made at once: time against a bare client, requests and memory of the operator; COUNT=1000
+	@$(BIN)/python -m benchmarks.fleet --count $(COUNT)
 
 lint: venv ## format, lint, types, layers, chart
 	$(BIN)/ruff check .

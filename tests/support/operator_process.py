@@ -81,6 +81,12 @@ class OperatorProcess:
             )
         wait_for("the operator is ready", lambda: self.answers("/readyz"))
 
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> int:
         """End it as a cluster does and return its exit code."""
         assert self._process is not None

@@ -47,7 +47,7 @@ class Settings:
     poll_settled: timedelta = timedelta(seconds=10)
     """How often members are asked at most seldom; a shorter check period shortens it."""
 
-    workers: int = 4
+    workers: int = 8
     """How many VectorIndexes are looked at side by side."""
 
 

@@ -436,10 +436,14 @@ def _find_transitions(old: Status, new: Status) -> Iterable[Event]:
             continue
         if before is None and condition.status is UNKNOWN:
             continue  # nothing was said before, and nothing is now
+        if condition.reason in _ORDINARY and (not old.conditions or (before and before.reason in _ORDINARY)):
+            continue  # how every index starts; what comes of it will be told
         good = condition.reason in _ORDINARY or (condition.status is TRUE and condition.type is not ConditionType.STALLED)
         verb = "is" if condition.status is not UNKNOWN else "became"
         text = f"{condition.type} {verb} {condition.status}: {condition.message}"
-        news = (condition.type, condition.status, condition.reason, condition.last_transition_time, str(condition.observed_generation))
+        # What was before stays the same until the status is written: told twice by a kill in between, it is one event all the same.
+        since = before.last_transition_time if before else ""
+        news = (condition.type, condition.status, condition.reason, since, str(condition.observed_generation))
         yield Event("Normal" if good else "Warning", condition.reason, _clean(text, MAX_MESSAGE), "/".join(news))
 
 

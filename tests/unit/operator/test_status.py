@@ -308,9 +308,20 @@ def test_a_repair_is_one_event_that_says_what_was_found() -> None:
     assert event.message == "docs-index-0: patch done and compared again; found 2 missing, 1 ghost"
 
 
-def test_the_first_status_announces_no_unknowns() -> None:
+def test_how_every_index_starts_is_no_news_and_what_comes_of_it_is() -> None:
     empty = Observed(make_index())
-    assert [event.reason for event in status.find_events(empty.index, render(empty))] == ["NoPods", "RollingOut"]
+    assert status.find_events(empty.index, render(empty)) == []
+    waiting = written(empty).index
+    pods = Observed(waiting, pods=(make_pod(ready=False, ip=""),))
+    assert render(pods).condition(READY) != waiting.status.condition(READY)
+    assert status.find_events(waiting, render(pods)) == []
+    serving = replace(make_observed(), index=written(pods).index)
+    assert {"Serving", "Proven"} <= {event.reason for event in status.find_events(serving.index, render(serving))}
+
+
+def test_a_replica_that_goes_away_later_is_news() -> None:
+    degraded = make_observed(written(make_observed()).index, pods=1)
+    assert "Degraded" in {event.reason for event in status.find_events(degraded.index, render(degraded))}
 
 
 def test_transition_time_moves_with_the_status_only() -> None:
