@@ -14,6 +14,9 @@ WRITES: Final = Counter("vectorindex_operator_writes", "Successful writes to the
 API_REQUESTS: Final = Counter("vectorindex_operator_api_requests", "Requests of our own client to the API server.", ["method", "code"])
 RESTARTS: Final = Counter("vectorindex_operator_watch_restarts", "Restarts of the watches after they ended with an error.")
 BLIND_WATCHES: Final = Counter("vectorindex_operator_blind_watches", "Restarts of the watches after a list showed what they had not told.")
+WAITING_FOR_IMAGE: Final = Gauge(
+    "vectorindex_operator_waiting_for_image", "VectorIndexes whose turn to get the operator's indexer image has not come yet."
+)
 QUEUE: Final = Gauge("vectorindex_operator_queue_length", "VectorIndexes that wait to be looked at.")
 
 CONDITION: Final = Gauge(

@@ -37,6 +37,7 @@ class Pod:
     trouble: str = ""  # why it does not start, as the kubelet or the scheduler calls it
     hurried: str = ""  # value of the live-hash annotation
     config_maps: frozenset[str] = frozenset()
+    image: str = ""
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,12 @@ def is_rolled_out(stateful_set: Json | None) -> bool:
     if status.get("observedGeneration", 0) < stateful_set["metadata"].get("generation", 0):
         return False
     return bool(status.get("replicas", 0) == wanted and status.get("updatedReplicas", 0) >= wanted)
+
+
+def find_image(workload: Json) -> str:
+    """Return the indexer's image in a StatefulSet's template."""
+    containers = workload["spec"]["template"]["spec"]["containers"]
+    return next((str(one.get("image", "")) for one in containers if one["name"] == names.CONTAINER), "")
 
 
 def find_used_plans(observed: Observed) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """Brings VectorIndexes towards their specs: observe, plan, execute, tell. It acts on what is, never on what happened."""
 
 import asyncio
+import dataclasses
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, assert_never
 
@@ -23,11 +24,13 @@ from vectorindex_operator.plan import (
     Observed,
     Plan,
     Pod,
+    find_image,
     is_fence_missing,
     is_rolled_out,
     make_plan,
     starts_pods,
 )
+from vectorindex_operator.rollout import ImageRollout, Stage
 from vectorindex_operator.settings import Settings
 from vectorindex_operator.store import Store
 
@@ -86,6 +89,7 @@ class Reconciler:
         self._settings = settings
         self._clock = clock
         self._memory: dict[Key, Memory] = {}
+        self._rollout = ImageRollout(settings.indexer_image)
 
     async def reconcile(self, key: Key) -> Outcome:
         """Bring one VectorIndex towards its spec and tell its state. Errors of the API server end in another try, ever later."""
@@ -108,12 +112,13 @@ class Reconciler:
         observed = await self._observe(key, memory)
         if observed is None:
             self._memory.pop(key, None)
+            self._rollout.forget(key)
             metrics.forget(key)
             return Outcome("ok", None)
         if observed.index.deleting:  # its objects go with it
             return Outcome("ok", None)
         now = self._clock()
-        plan = make_plan(observed, self._settings, now)
+        plan = make_plan(observed, self._choose_settings(observed, memory), now)
         refusal = await self._execute(plan.actions, observed.index, memory)
         rendered = status.render_status(observed, plan, refusal, now)
         await self._tell(memory, observed, rendered, now)
@@ -121,6 +126,20 @@ class Reconciler:
         if refusal:
             return Outcome("refused", self._backoff(memory))
         return Outcome("ok", self._next_look(observed, plan, rendered))
+
+    def _choose_settings(self, observed: Observed, memory: Memory) -> Settings:
+        """Return the settings, with the image that the index has as long as it is not its turn to get the operator's."""
+        key = observed.index.key
+        stage = self._rollout.note(key, observed, is_refused=bool(memory.failures))
+        metrics.WAITING_FOR_IMAGE.set(self._rollout.count_waiting())
+        if observed.stateful_set is None or stage not in (Stage.WAITING, Stage.WAITING_ILL):
+            return self._settings
+        turn = self._rollout.take_turn(key, set(self._store.keys()))
+        if turn.is_now:
+            log.info("its turn to get the image: index=%s image=%s", key, self._settings.indexer_image)
+            return self._settings
+        log.debug("not its turn to get the image yet: index=%s waits_for=%s", key, turn.waits_for)
+        return dataclasses.replace(self._settings, indexer_image=find_image(observed.stateful_set))
 
     async def _tell(self, memory: Memory, observed: Observed, rendered: api.Status, now: datetime) -> None:
         index = observed.index
@@ -181,7 +200,7 @@ class Reconciler:
         observed = Observed(index, children, identities, outcomes=frozenset(memory.outcomes.values()))
         pods = _parse_pods(self._store.find("Pod", key), observed.stateful_set)
         addresses = [Address(pod.name, pod.uid, pod.ip) for pod in pods if pod.ip and not pod.terminating]
-        return replace(observed, pods=pods, reports=await self._members.read_reports(addresses))
+        return dataclasses.replace(observed, pods=pods, reports=await self._members.read_reports(addresses))
 
     async def _ask_for_all(self, key: Key) -> None:
         """Bring the store up to date about one VectorIndex, by reading all that belongs to it."""
@@ -326,6 +345,7 @@ def _parse_pod(body: Mapping[str, Any]) -> Pod:
         trouble=_find_trouble(conditions, state.get("containerStatuses") or []),
         hurried=(meta.get("annotations") or {}).get(names.LIVE_HASH_ANNOTATION, ""),
         config_maps=frozenset(volume["configMap"]["name"] for volume in volumes if "configMap" in volume),
+        image=next((one["image"] for one in body["spec"]["containers"] if one["name"] == names.CONTAINER), ""),
     )
 
 
