@@ -79,7 +79,7 @@ def make_report(index: VectorIndex, pod_uid: str = "pod-0", **changes: Any) -> R
     return parse_report(json.dumps(make_report_document(index, pod_uid, **changes)).encode(), pod_uid)
 
 
-def make_stateful_set(index: VectorIndex, replicas: int, **status: int) -> Json:
+def make_stateful_set(index: VectorIndex, replicas: int, **status: int | str) -> Json:
     """Return the live StatefulSet, rolled out unless `status` says otherwise."""
     assert index.spec is not None
     built = next(m for m in objects.build_children(index, index.spec, SETTINGS, None).manifests if m["kind"] == "StatefulSet")

@@ -215,12 +215,14 @@ def _is_ours(observed: Observed, live: Json) -> bool:
 
 
 def is_rolled_out(stateful_set: Json | None) -> bool:
-    """Tell whether all pods of the StatefulSet are there and of its newest template."""
+    """Tell whether all pods of the StatefulSet are there and of its newest template, and have been ready with it since it was changed."""
     if stateful_set is None:
         return False
     status, wanted = stateful_set.get("status") or {}, stateful_set["spec"].get("replicas", 1)
     if status.get("observedGeneration", 0) < stateful_set["metadata"].get("generation", 0):
         return False
+    if status.get("currentRevision") != status.get("updateRevision"):
+        return False  # the last pods are replaced, and not all of them are ready yet
     return bool(status.get("replicas", 0) == wanted and status.get("updatedReplicas", 0) >= wanted)
 
 

@@ -181,6 +181,11 @@ def test_reconciling_and_stalled_are_there_only_while_true() -> None:
     rolling = make_stateful_set(observed.index, 2, updatedReplicas=1)
     observed = replace(observed, children={**observed.children, ("StatefulSet", "docs-index"): rolling})
     assert told(observed, ConditionType.RECONCILING) == ("True", "RollingOut")
+    last = make_stateful_set(observed.index, 2, currentRevision="a", updateRevision="b")  # all are replaced, the last is not ready yet
+    assert told(replace(observed, children={**observed.children, ("StatefulSet", "docs-index"): last}), ConditionType.RECONCILING) == (
+        "True",
+        "RollingOut",
+    )
     foreign: Json = {"metadata": {"name": "docs-index", "uid": "x", "resourceVersion": "1"}}
     stuck = render(replace(observed, children={**observed.children, ("Service", "docs-index"): foreign}))
     assert says(stuck, ConditionType.STALLED) == ("True", "NameConflict")
