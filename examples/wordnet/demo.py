@@ -64,7 +64,7 @@ def prepare(cluster: str | None) -> World:
 def run_steps(scene: World) -> None:
     """Run the seven steps; raise StepError at the first that does not hold."""
     done = Done()
-    story.set_up(scene)
+    story.set_up(scene, "clusterWide=true")  # so that you can try it in a namespace of your own, too
     story.serve(scene)
     headline(2, "Searches, through the Service, compared with exact search over the live rows")
     story.find_neighbours(scene)

@@ -15,6 +15,7 @@ KUBERNETES = "1.37"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "defaults": (),
     "two namespaces": ("watchNamespaces={search,shop}",),
+    "all namespaces": ("clusterWide=true",),
     "bare": ("crds.enabled=false", "rbac.create=false", "serviceAccount.create=false", "networkPolicy.enabled=false"),
     "everything set": (
         "image.digest=sha256:" + "a" * 64,
@@ -76,6 +77,8 @@ def test_every_rendered_object_is_valid_for_kubernetes(settings: tuple[str, ...]
         ("serviceAccount.nam=x", "nam"),
         ("watchNamespaces=search", "/watchNamespaces"),
         ("watchNamespaces={Search}", "/watchNamespaces/0"),
+        ("clusterWide=perhaps", "/clusterWide"),
+        ("clusterWide=true,watchNamespaces={search}", "clusterWide and watchNamespaces exclude each other"),
         ("logLevel=loud", "/logLevel"),
         ("networkPolicy.apiServerPorts={0}", "/networkPolicy/apiServerPorts/0"),
         ("monitoring.podMonitor.enabled=true", "podMonitor"),
@@ -130,27 +133,57 @@ def test_definition_stays_when_the_chart_goes_unless_told_otherwise() -> None:
     assert not by_kind(render_chart("crds.enabled=false"), "CustomResourceDefinition")
 
 
-def test_operator_may_do_the_same_in_a_namespace_as_in_the_cluster() -> None:
-    everywhere, in_two = render_chart(), render_chart("watchNamespaces={search,shop}")
-    own = rules_of(render_chart("watchNamespaces={search}"), "Role")
-    assert rules_of(everywhere, "ClusterRole") <= own
-    assert not by_kind(in_two, "ClusterRole")
-    assert not by_kind(in_two, "ClusterRoleBinding")
-    assert {role["metadata"]["namespace"] for role in by_kind(in_two, "Role")} >= {"search", "shop"}
+def env(manifests: list[Manifest]) -> dict[str, Any]:
+    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in operator_container(manifests)["env"]}
+
+
+def test_an_install_stays_within_its_namespace_unless_told_otherwise() -> None:
+    manifests = render_chart(namespace="team")
+    inside = [manifest for manifest in manifests if manifest["kind"] != "CustomResourceDefinition"]
+    assert {manifest["metadata"].get("namespace") for manifest in inside} == {"team"}
+    assert env(manifests)["VECTORINDEX_WATCH_NAMESPACES"] == "team"
+
+
+def test_named_namespaces_get_the_same_roles_and_no_other_place_does() -> None:
+    manifests = render_chart("watchNamespaces={search,shop}", namespace="team")
+    assert not by_kind(manifests, "ClusterRole")
+    assert not by_kind(manifests, "ClusterRoleBinding")
+    roles = {(role["metadata"]["namespace"], role["metadata"]["name"]): role["rules"] for role in by_kind(manifests, "Role")}
+    assert {place for place, name in roles if name == "vectorindex"} == {"search", "shop"}
+    assert {name for place, name in roles if place == "team"} == {"vectorindex-lease"}
+    assert roles["search", "vectorindex"] == roles["shop", "vectorindex"]
+    assert env(manifests)["VECTORINDEX_WATCH_NAMESPACES"] == "search,shop"
+    for binding in by_kind(manifests, "RoleBinding"):
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "vectorindex", "namespace": "team"}]
+        assert binding["roleRef"]["name"] == binding["metadata"]["name"]
+
+
+def test_the_whole_cluster_is_served_by_one_explicit_value() -> None:
+    manifests = render_chart("clusterWide=true")
+    assert env(manifests)["VECTORINDEX_WATCH_NAMESPACES"] == "*"
+    assert {role["metadata"]["name"] for role in by_kind(manifests, "Role")} == {"vectorindex-lease"}
+    (binding,) = by_kind(manifests, "ClusterRoleBinding")
+    assert binding["roleRef"]["name"] == "vectorindex"
+    own = rules_of(render_chart(), "Role")
+    assert rules_of(manifests, "ClusterRole") | rules_of(manifests, "Role") == own  # the same rights, in more places
 
 
 def test_operator_has_the_rights_it_uses_and_no_other() -> None:
     """The integration tests run the operator with the chart's roles, which shows that they are enough; this shows that none is too many."""
-    group, written = names.API_GROUP, ("get", "list", "watch", "create", "patch", "delete")
+    group = names.API_GROUP
     used = {(group, names.PLURAL, verb) for verb in ("get", "list", "watch")}
     used |= {(group, f"{names.PLURAL}/status", "patch"), (group, f"{names.PLURAL}/finalizers", "update"), ("", "events", "create")}
+    used |= {("coordination.k8s.io", "leases", verb) for verb in ("create", "get", "update")}
+    pruned = ("configmaps", "poddisruptionbudgets")  # the garbage collector deletes the others
     for child_group, _, plural in names.CHILDREN.values():
-        used |= {(child_group, plural, verb) for verb in (("get", "list", "watch", "patch") if plural == "pods" else written)}
-    assert rules_of(render_chart(), "ClusterRole") | rules_of(render_chart(), "Role") == used
+        read, written = ("list", "watch", "patch"), ("get", "create")
+        verbs = read if plural == "pods" else (*read, *written, "delete") if plural in pruned else (*read, *written)
+        used |= {(child_group, plural, verb) for verb in verbs}
+    assert rules_of(render_chart(), "Role") == used
 
 
 def test_operator_has_no_right_on_secrets_and_no_wildcard() -> None:
-    rules = rules_of(render_chart(), "ClusterRole") | rules_of(render_chart(), "Role")
+    rules = rules_of(render_chart(), "Role") | rules_of(render_chart("clusterWide=true"), "ClusterRole")
     assert rules
     for group, resource, verb in rules:
         assert resource != "secrets"
@@ -159,12 +192,53 @@ def test_operator_has_no_right_on_secrets_and_no_wildcard() -> None:
     assert {verb for _, resource, verb in rules if resource == "vectorindexes"} == {"get", "list", "watch"}
 
 
+def test_operator_may_use_its_own_lease_only() -> None:
+    manifests = render_chart("clusterWide=true", "fullnameOverride=vx", namespace="team")
+    (role,) = by_kind(manifests, "Role")
+    create, others = role["rules"]
+    assert role["metadata"]["namespace"] == "team"
+    assert (create["verbs"], "resourceNames" in create) == (["create"], False)  # a name can't bind what does not exist yet
+    assert (others["verbs"], others["resourceNames"]) == (["get", "update"], ["vx"])
+    assert env(manifests)["VECTORINDEX_LEASE_NAME"] == "vx"
+    assert env(manifests)["POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+    assert env(manifests)["POD_NAMESPACE"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
+
+
+def test_operator_gets_a_short_lived_token_and_nothing_is_mounted_by_itself() -> None:
+    manifests = render_chart()
+    (account,) = by_kind(manifests, "ServiceAccount")
+    (deployment,) = by_kind(manifests, "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    assert account["automountServiceAccountToken"] is False
+    assert pod["automountServiceAccountToken"] is False
+    (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["mountPath"].startswith("/var/run/secrets")]
+    assert mount == {"name": "api", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True}
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "api"]
+    token, authority, namespace = volume["projected"]["sources"]
+    assert token == {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}}
+    assert authority["configMap"] == {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    assert [item["path"] for item in namespace["downwardAPI"]["items"]] == ["namespace"]
+
+
 def test_viewers_of_a_namespace_cannot_write_indexes() -> None:
-    roles = {role["metadata"]["name"]: role for role in by_kind(render_chart(), "ClusterRole")}
+    roles = {role["metadata"]["name"]: role for role in by_kind(render_chart("clusterWide=true"), "ClusterRole")}
     viewer, editor = roles["vectorindex-viewer"], roles["vectorindex-editor"]
     assert viewer["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
     assert viewer["rules"][0]["verbs"] == ["get", "list", "watch"]
     assert "rbac.authorization.k8s.io/aggregate-to-view" not in editor["metadata"]["labels"]
+    assert {"vectorindex"} == {
+        role["metadata"]["name"] for role in by_kind(render_chart("clusterWide=true", "rbac.aggregateClusterRoles=false"), "ClusterRole")
+    }
+
+
+def test_roles_for_people_are_there_in_each_namespace_too() -> None:
+    manifests = render_chart("watchNamespaces={search,shop}")
+    roles = {(role["metadata"]["namespace"], role["metadata"]["name"]): role for role in by_kind(manifests, "Role")}
+    for place in ("search", "shop"):
+        assert roles[place, "vectorindex-viewer"]["rules"][0]["verbs"] == ["get", "list", "watch"]
+        assert "patch" in roles[place, "vectorindex-editor"]["rules"][0]["verbs"]
+    bound = {binding["roleRef"]["name"] for binding in by_kind(manifests, "RoleBinding")}
+    assert bound == {"vectorindex", "vectorindex-lease"}
 
 
 def test_operator_runs_under_restricted_pod_security() -> None:
@@ -172,6 +246,7 @@ def test_operator_runs_under_restricted_pod_security() -> None:
     pod = deployment["spec"]["template"]["spec"]
     context = operator_container([deployment])["securityContext"]
     assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 10_000  # no user of a host has such a number
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert context == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
@@ -198,6 +273,8 @@ def test_notes_name_the_next_command_and_a_complete_example() -> None:
     notes = result.stdout.partition("NOTES:")[2]
     example = yaml.safe_load(notes.partition("<<'EOF'\n")[2].partition("  EOF")[0])
     assert "rollout status deployment/vectorindex" in notes
+    assert "It serves VectorIndexes in: vectorindex-system." in notes
+    assert example["metadata"]["namespace"] == "vectorindex-system"
     assert example["kind"] == "VectorIndex"
     assert example["spec"]["index"]["dimension"] == 384
 

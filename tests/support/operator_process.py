@@ -40,8 +40,11 @@ def wait_for(what: str, ask: Callable[[], T], seconds: float = 30) -> T:
 
 
 def make_account(cluster: RunningCluster, folder: Path, *settings: str) -> Path:
-    """Give the operator the chart's ServiceAccount and roles, and return a kubeconfig with which it is that account."""
-    manifests = render_chart("crds.enabled=false", *settings)
+    """Give the operator the chart's ServiceAccount and roles, and return a kubeconfig with which it is that account.
+
+    The rights reach as far as those of an `OperatorProcess` by default, over all namespaces, unless chart settings say otherwise.
+    """
+    manifests = render_chart("crds.enabled=false", *(settings or ["clusterWide=true"]))
     kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
     if cluster.try_kubectl("get", "namespace", SYSTEM).returncode:
         cluster.kubectl("create", "namespace", SYSTEM)
@@ -66,6 +69,7 @@ class OperatorProcess:
             **{name: value for name, value in os.environ.items() if not name.startswith(("VECTORINDEX_", "KUBE"))},
             "KUBECONFIG": str(kubeconfig),
             "VECTORINDEX_INDEXER_IMAGE": IMAGE,
+            "VECTORINDEX_WATCH_NAMESPACES": "*",
             "VECTORINDEX_OPS_HOST": "127.0.0.1",
             "VECTORINDEX_OPS_PORT": str(self.port),
             "POD_NAMESPACE": SYSTEM,

@@ -114,7 +114,7 @@ def build_images() -> Images:
 
 def set_up_namespaces(world: World) -> None:
     """Make both namespaces, under the strictest Pod Security there is."""
-    labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+    labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
     for name in (SYSTEM, SEARCH):
         world.kubernetes.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 
@@ -148,14 +148,15 @@ def _ensure_credentials(kubernetes: Kubernetes, name: str, username: str) -> str
 
 def install_operator(world: World, *more: str) -> None:
     """Install the chart, with `more` values such as `logLevel=debug`, and wait until the operator is ready."""
-    settings = [*image_values("image", world.images.operator), *image_values("indexer.image", world.images.indexer), *more]
+    images = [*image_values("image", world.images.operator), *image_values("indexer.image", world.images.indexer)]
     world.kubernetes.helm(
         "upgrade",
         "--install",
         RELEASE,
         str(ROOT / "charts" / "vectorindex"),
         f"--namespace={SYSTEM}",
-        *(f"--set-string={setting}" for setting in settings),  # a tag may look like a number
+        *(f"--set-string={setting}" for setting in images),  # a tag may look like a number
+        *(f"--set={setting}" for setting in more),
         "--wait",
         "--timeout=150s",
     )
@@ -257,7 +258,7 @@ def describe_failure(world: World) -> Sequence[tuple[str, str]]:
         ("resources", ["get", "vidx", "--all-namespaces", "--output=yaml"]),
         ("pods", ["get", "pods", "--all-namespaces", "--output=wide"]),
         ("events", ["get", "events", "--all-namespaces", "--sort-by=.metadata.creationTimestamp"]),
-        ("operator's log", ["logs", f"--namespace={SYSTEM}", f"deployment/{RELEASE}", "--tail=60"]),
+        ("operator's log", ["logs", f"--namespace={SYSTEM}", "--selector=app.kubernetes.io/component=operator", "--prefix", "--tail=60"]),
         *(
             (f"log of {pod['metadata']['name']}", ["logs", f"--namespace={SEARCH}", pod["metadata"]["name"], "--tail=40"])
             for pod in _all_pods(world)

@@ -11,6 +11,7 @@ from vectorindex_operator.errors import SettingsError
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 PULL_POLICIES: Final = ("IfNotPresent", "Always", "Never")
+EVERYWHERE: Final = "*"
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
@@ -24,10 +25,16 @@ class Settings:
     indexer_pull_policy: str = "IfNotPresent"
 
     watch_namespaces: tuple[str, ...] = ()
-    """Namespaces whose VectorIndexes are served; empty means all."""
+    """Namespaces whose VectorIndexes are served; empty means all, which in the environment has to be said as `*`."""
 
     operator_namespace: str = "vectorindex-system"
     """Where the operator runs: its pods may read the status of the index pods."""
+
+    lease_name: str = ""
+    """Lease in the operator's namespace whose holder alone acts; empty: there is one operator, and it acts."""
+
+    pod_name: str = ""
+    """How this pod signs the lease; empty without one."""
 
     monitoring_namespace_labels: tuple[tuple[str, str], ...] = (("kubernetes.io/metadata.name", "monitoring"),)
     """Labels of the namespaces whose pods may read the metrics of the index pods."""
@@ -54,11 +61,16 @@ class Settings:
 def parse_settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings; raise SettingsError with the variable's name when one is missing or wrong."""
     defaults = Settings(indexer_image="")
+    lease = environment.get("VECTORINDEX_LEASE_NAME", "")
     return Settings(
         indexer_image=_required(environment, "VECTORINDEX_INDEXER_IMAGE"),
         indexer_pull_policy=_choice(environment, "VECTORINDEX_INDEXER_IMAGE_PULL_POLICY", PULL_POLICIES, defaults.indexer_pull_policy),
         watch_namespaces=_namespaces(environment, "VECTORINDEX_WATCH_NAMESPACES"),
-        operator_namespace=environment.get("POD_NAMESPACE") or defaults.operator_namespace,
+        operator_namespace=_required(environment, "POD_NAMESPACE")
+        if lease
+        else environment.get("POD_NAMESPACE") or defaults.operator_namespace,
+        pod_name=_required(environment, "POD_NAME") if lease else "",
+        lease_name=lease,
         monitoring_namespace_labels=_labels(environment, "VECTORINDEX_MONITORING_NAMESPACE_LABELS", defaults.monitoring_namespace_labels),
         host=environment.get("VECTORINDEX_OPS_HOST") or defaults.host,
         ops_port=_port(environment, "VECTORINDEX_OPS_PORT", defaults.ops_port),
@@ -82,7 +94,10 @@ def _choice(environment: Mapping[str, str], name: str, choices: tuple[str, ...],
 
 
 def _namespaces(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
-    values = tuple(part.strip() for part in environment.get(name, "").split(",") if part.strip())
+    """Return the namespaces named, or none for all. An empty value is refused: something left out must not widen what is served."""
+    values = tuple(part.strip() for part in _required(environment, name).split(","))
+    if values == (EVERYWHERE,):
+        return ()
     wrong = [value for value in values if len(value) > 63 or not _NAMESPACE.fullmatch(value)]
     if wrong:
         raise SettingsError(f"{name}: {wrong[0]!r} is no name of a namespace")
