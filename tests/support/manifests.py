@@ -34,6 +34,26 @@ def index(**changes: object) -> Json:
     return {"index": changes}
 
 
+def clients(*peers: Json) -> Json:
+    """Return a spec with these peers that may search."""
+    return {"network": {"clients": list(peers)}}
+
+
+def toleration(**fields: object) -> Json:
+    """Return a spec with one toleration."""
+    return {"pod": {"tolerations": [fields]}}
+
+
+def resources(**fields: Json) -> Json:
+    """Return a spec with these requests and limits."""
+    return {"pod": {"resources": fields}}
+
+
+def own(spec: Json, field: str) -> Wrong:
+    """Return what must be refused in a part that the indexer leaves to the operator."""
+    return Wrong(spec, field, operators_own=True)
+
+
 GOOD: dict[str, Json] = {
     "nothing but what is required": {},
     "encrypted, nothing verified": postgres(sslMode="Require"),
@@ -58,6 +78,32 @@ GOOD: dict[str, Json] = {
     "IVFFlat that reads more clusters than it has": index(type="IVFFlat", ivf={"nlist": 4, "nprobe": 65536}),
     "whole duty": {"consistency": {"maxSourceDutyPercent": 100}},
     "proofs a second older than the period": {"consistency": {"periodSeconds": 30, "maxStalenessSeconds": 31}},
+    "network and pod": {
+        "storage": {"size": "15Gi", "storageClassName": "fast.ssd"},
+        "network": {
+            "clients": [
+                {
+                    "podSelector": {
+                        "matchLabels": {"app.example/part": ""},
+                        "matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}],
+                    }
+                },
+                {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
+            ],
+            "source": [{"namespaceSelector": {}}],
+        },
+        "pod": {
+            "resources": {
+                "requests": {"cpu": 1, "memory": "1.5Gi"},
+                "limits": {"cpu": "1000m", "memory": "2G", "ephemeral-storage": "20Gi"},
+            },
+            "nodeSelector": {"kubernetes.io/arch": "amd64"},
+            "tolerations": [{"operator": "Exists"}, {"key": "example.com/gpu", "effect": "NoExecute", "tolerationSeconds": 0}],
+            "topologySpreadConstraints": [
+                {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}
+            ],
+        },
+    },
     "healing switched to plan": {"healing": {"mode": "Plan"}},
     "healing at its lower limits": {
         "healing": {"mode": "Observe", "maxChangePercent": 0, "cooldownSeconds": 0, "concurrentRebuilds": 1},
@@ -69,6 +115,8 @@ GOOD: dict[str, Json] = {
 
 _CA = "spec.source.postgres.caConfigMapRef"
 _CERTIFICATE = "spec.source.postgres.clientCertificateSecretRef"
+
+_PEER = "spec.network.clients[0]"
 
 WRONG: dict[str, Wrong] = {
     "unknown metric": Wrong(index(metric="Manhattan"), "spec.index.metric"),
@@ -136,6 +184,45 @@ WRONG: dict[str, Wrong] = {
     "an empty peer": Wrong({"network": {"clients": [{}]}}, "spec.network.clients[0]", operators_own=True),
     "addresses and pods in one peer": Wrong(
         {"network": {"clients": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}]}}, "spec.network.clients[0]", operators_own=True
+    ),
+    "a size of more digits than are kept": own({"storage": {"size": "9999999Ti"}}, "spec.storage.size"),
+    "a class that no class can be called": own({"storage": {"size": "1Gi", "storageClassName": "a..b"}}, "spec.storage.storageClassName"),
+    "a Secret that no Secret can be called": Wrong(
+        postgres(credentialsSecretRef={"name": "a.-b"}), "spec.source.postgres.credentialsSecretRef"
+    ),
+    "an exception outside": own(clients({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}}), f"{_PEER}.ipBlock.except"),
+    "an exception of the whole": own(clients({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}}), f"{_PEER}.ipBlock.except"),
+    "an exception that is no range": own(clients({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["ten"]}}), f"{_PEER}.ipBlock.except"),
+    "a label that is none": own(clients({"podSelector": {"matchLabels": {"a b": "c"}}}), f"{_PEER}.podSelector.matchLabels"),
+    "a value that no label has": own(clients({"podSelector": {"matchLabels": {"a": "b c"}}}), f"{_PEER}.podSelector.matchLabels"),
+    "no values to be in": own(
+        clients({"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}),
+        f"{_PEER}.namespaceSelector.matchExpressions[0].values",
+    ),
+    "values of what only exists": own(
+        clients({"podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}}),
+        f"{_PEER}.podSelector.matchExpressions[0].values",
+    ),
+    "a node without such a label": own({"pod": {"nodeSelector": {"a/b/c": "d"}}}, "spec.pod.nodeSelector"),
+    "a toleration of nothing": own(toleration(effect="NoSchedule"), "spec.pod.tolerations[0].key"),
+    "a toleration of a value that need only exist": own(toleration(operator="Exists", value="a"), "spec.pod.tolerations[0].value"),
+    "an end to what never ends": own(
+        toleration(key="a", effect="NoSchedule", tolerationSeconds=1), "spec.pod.tolerations[0].tolerationSeconds"
+    ),
+    "a part by no label": own(
+        {"pod": {"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "a b", "whenUnsatisfiable": "DoNotSchedule"}]}},
+        "spec.pod.topologySpreadConstraints[0].topologyKey",
+    ),
+    "a negative request": own(resources(requests={"cpu": -1}), "spec.pod.resources.requests.cpu"),
+    "a quantity in words": own(resources(limits={"memory": "much"}), "spec.pod.resources.limits.memory"),
+    "a resource that no index uses": own(resources(limits={"example.com/gpu": 1}), "spec.pod.resources.limits.example.com/gpu"),
+    "more CPU asked than allowed": own(resources(requests={"cpu": "1.5"}, limits={"cpu": 1}), "spec.pod.resources.requests.cpu"),
+    "more memory asked than allowed": own(
+        resources(requests={"memory": "1Gi"}, limits={"memory": "1G"}), "spec.pod.resources.requests.memory"
+    ),
+    "more of the disk asked than allowed": own(
+        resources(requests={"ephemeral-storage": "1Mi"}, limits={"ephemeral-storage": 1}),
+        "spec.pod.resources.requests.ephemeral-storage",
     ),
     "an unknown field": Wrong(source(where="1=1"), "spec.source.where"),
 }

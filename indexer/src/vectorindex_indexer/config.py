@@ -248,7 +248,8 @@ class Settings:
 # --- the documents, as written; bounds are those of crds/vectorindexes.yaml, compared by a contract test ---
 
 Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}\Z")]
-ObjectName = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?\Z")]
+_NAME_PART: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+ObjectName = Annotated[str, Meta(min_length=1, max_length=253, pattern=rf"^{_NAME_PART}(\.{_NAME_PART})*\Z")]
 ObjectKey = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+\Z")]
 ModelKey = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[^\x00-\x1f\x7f-\x9f]+\Z")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
