@@ -134,15 +134,20 @@ class ApiProxy:
         finally:
             self._faults = [one for one in self._faults if one is not fault]
 
-    @contextlib.contextmanager
-    def stale(self) -> Iterator[None]:
-        """Answer every read as it was answered last, and let watches tell nothing, as a server does whose cache lags behind.
-
-        What the watches did not tell comes when the context ends.
-        """
+    def answers(self, *resources: str) -> dict[str, Reply]:
+        """Return the newest answer to each list of these resources, by what was asked; of all resources when none is named."""
         with self._lock:
             known = dict(self._answers)
-        with self.fault(answer=lambda call: known.get(call.target), event=lambda *_: False):
+        return {target: reply for target, reply in known.items() if not resources or parse_call("GET", target).resource in resources}
+
+    @contextlib.contextmanager
+    def stale(self, known: Mapping[str, Reply]) -> Iterator[None]:
+        """Answer lists as they once were, and let watches of the same resources tell nothing, as a server does whose cache lags behind.
+
+        Reads of single objects are up to date, as Kubernetes promises for them. What the watches did not tell comes afterwards.
+        """
+        resources = {parse_call("GET", target).resource for target in known}
+        with self.fault(answer=lambda call: known.get(call.target), event=lambda call, _: call.resource not in resources):
             yield
         self.cut()
 
@@ -194,7 +199,7 @@ class ApiProxy:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self._upstream, limit=0), timeout=aiohttp.ClientTimeout(total=None), auto_decompress=False
         )
-        self._runner = web.ServerRunner(web.Server(self._serve), shutdown_timeout=0.1)
+        self._runner = web.ServerRunner(web.Server(self._serve, handler_cancellation=True), shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context)
         await site.start()
@@ -204,6 +209,11 @@ class ApiProxy:
         await self._put(None, "")
         await self._runner.cleanup()
         await self._session.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.25)  # aiohttp closes TLS connections only in the loop's next rounds
 
     # --- requests ---
 
@@ -232,7 +242,7 @@ class ApiProxy:
         answered = replace(call, code=reply.code)
         with self._lock:
             self._calls.append(answered)
-            if not call.is_write and reply.code == 200:
+            if call.verb == "list" and reply.code == 200:
                 self._answers[call.target] = reply
         for fault in self._faults:
             if fault.done:

@@ -47,6 +47,7 @@ def make_settings() -> kopf.OperatorSettings:
     settings.watching.inactivity_timeout = 70  # a stream cut without a word is noticed
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10
+    settings.watching.reconnect_backoff = 1  # 0.1 s made 100 requests a second while every watch was answered with 410
     settings.watching.chunk_size = 500
     for group, version, plural in names.CHILDREN.values():
         settings.watching.label_selectors[kopf_selector(group, version, plural)] = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"

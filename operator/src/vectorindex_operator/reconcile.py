@@ -63,6 +63,7 @@ class Memory:
     status_written_at: datetime = LONG_AGO
     unsure: bool = False  # the API server disagreed with what the store holds: ask it for everything
     failures: int = 0
+    writes: int = 0  # so far: a look that failed after one has come further all the same
     announced: set[str] = field(default_factory=set)  # malformed wishes, told once each
     outcomes: dict[tuple[str, str], str] = field(default_factory=dict)  # by kind and name: what came of our last write
 
@@ -94,15 +95,16 @@ class Reconciler:
     async def reconcile(self, key: Key) -> Outcome:
         """Bring one VectorIndex towards its spec and tell its state. Errors of the API server end in another try, ever later."""
         memory = self._memory.setdefault(key, Memory())
+        writes = memory.writes
         try:
             outcome = await self._look(key, memory)
         except (ConflictError, NotFoundError) as error:
             log.info("changed while we looked, looking again: index=%s cause=%s", key, error)
             memory.unsure = True
-            outcome = Outcome("conflict", self._backoff(memory))
+            outcome = Outcome("conflict", self._backoff(memory, memory.writes > writes))
         except ClusterError as error:
             log.warning("look failed: index=%s cause=%s", key, error)
-            outcome = Outcome("error", self._backoff(memory))
+            outcome = Outcome("error", self._backoff(memory, memory.writes > writes))
         else:
             if outcome.result == "ok":
                 memory.failures = 0
@@ -154,6 +156,7 @@ class Reconciler:
             await self._post(index, event, now)
         self._store.put(names.KIND, await self._cluster.apply_status(index, rendered))
         metrics.WRITES.labels(kind="Status").inc()
+        memory.writes += 1
         memory.status_written_at = now
 
     async def _post(self, index: VectorIndex, event: api.Event, now: datetime) -> None:
@@ -175,8 +178,8 @@ class Reconciler:
         period = observed.index.spec.consistency.period_seconds if observed.index.spec else 3600
         return min(settings.poll_settled, max(settings.poll_busy, timedelta(seconds=period)))
 
-    def _backoff(self, memory: Memory) -> timedelta:
-        memory.failures += 1
+    def _backoff(self, memory: Memory, has_come_further: bool = False) -> timedelta:
+        memory.failures = 1 if has_come_further else memory.failures + 1
         limit = min(MAX_BACKOFF, timedelta(seconds=0.5 * 2.0 ** min(memory.failures, 10)))
         return limit * random.uniform(0.5, 1)  # noqa: S311 - spreads tries, guards nothing
 
@@ -233,7 +236,7 @@ class Reconciler:
         """Carry the actions out in order; return what the API server refused for good, or nothing."""
         refusals: list[str] = []
         not_written: list[str] = []
-        if any(isinstance(action, (ApplyObject, DeleteObject)) for action in actions):
+        if any(_needs_confirming(action, index) for action in actions):
             await self._confirm(index)
         for action in actions:
             if starts_pods(action) and is_fence_missing(*not_written):
@@ -249,8 +252,7 @@ class Reconciler:
     async def _confirm(self, index: VectorIndex) -> None:
         """Raise ConflictError unless the resource is still as it was looked at.
 
-        An API server that lags, or a watch that does, must not let an older spec undo what a newer one did. New objects need no such
-        care: made from an older spec, they are put right at the next look.
+        An API server that lags, or a watch that does, must not let an older spec undo what a newer one did.
         """
         body = await self._ask(names.KIND, *index.key)
         if body is None or body["metadata"]["resourceVersion"] != index.resource_version:
@@ -274,6 +276,7 @@ class Reconciler:
                 raise AssertionError(f"unknown action {action!r}")
             case _:
                 assert_never(action)
+        memory.writes += 1
 
     async def _hurry(self, pod: Pod, value: str, index: VectorIndex) -> None:
         try:
@@ -292,6 +295,16 @@ class Reconciler:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         metrics.WRITES.labels(kind=kind).inc()
         log.info("%s %s %s: index=%s reason=%s", verb, kind, name, index.key, action.reason)
+
+
+def _needs_confirming(action: Action, index: VectorIndex) -> bool:
+    """Tell whether the action could undo what a newer spec did, or bring back what was deleted with its resource.
+
+    The first objects of a new index can't: made from an older spec, they are put right at the next look.
+    """
+    if isinstance(action, CreateObject):
+        return index.status.observed_generation >= 0
+    return isinstance(action, (ApplyObject, DeleteObject))
 
 
 def _name_object(action: Action) -> str:
