@@ -41,7 +41,7 @@ class Resync:
 
     def find_blind(self, claims: Iterable[Claim]) -> list[Claim]:
         """Return what the watches still have not told; to be asked GRACE after the lists."""
-        missed = [claim for claim in claims if not self._store.is_told(claim)]
+        missed = [claim for claim in claims if self._store.is_missed(claim)]
         if missed:
             metrics.BLIND_WATCHES.inc()
             log.warning("the watches missed changes, beginning them anew: count=%d first=%s", len(missed), missed[0])

@@ -27,10 +27,11 @@ class Ref(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A state that a list showed: unless the watches have told it too after a while, they are blind."""
+    """A state that a list showed, and how far the watch of that kind had told then."""
 
     ref: Ref
     version: int
+    told: int
 
 
 class _Entry:
@@ -49,11 +50,13 @@ class Store:
     def __init__(self) -> None:
         self._entries: dict[Ref, _Entry] = {}
         self._by_index: dict[Key, set[Ref]] = {}
+        self._told: dict[str, int] = {}  # by kind: the newest version that its watch told
 
     def tell(self, kind: str, body: Mapping[str, Any], *, gone: bool = False) -> Key | None:
         """Take in what a watch told; return the index to look at if that is news."""
         entry, key = self._set(kind, body, gone=gone)
         entry.told = max(entry.told, _version(body))
+        self._told[kind] = max(self._told.get(kind, 0), entry.told)
         return key
 
     def was_told(self, kind: str, body: Mapping[str, Any]) -> bool:
@@ -93,6 +96,7 @@ class Store:
         """
         changed: set[Key] = set()
         claims: list[Claim] = []
+        told = self._told.get(kind, 0)
         listed: set[Ref] = set()
         for body in items:
             listed.add(_ref(kind, body))
@@ -100,7 +104,7 @@ class Store:
             if key:
                 changed.add(key)
             if entry.told < entry.version:
-                claims.append(Claim(_ref(kind, body), entry.version))
+                claims.append(Claim(_ref(kind, body), entry.version, told))
         for ref in [ref for ref in self._entries if ref.kind == kind and namespace in ("", ref.namespace) and ref not in listed]:
             entry = self._entries[ref]
             if entry.version > version:
@@ -110,13 +114,19 @@ class Store:
             elif entry.index:  # what bears no label of ours is in no list
                 entry.content = _GONE
                 changed.add(Key(ref.namespace, entry.index))
-                claims.append(Claim(ref, entry.version + 1))
+                claims.append(Claim(ref, entry.version + 1, told))
         return changed, claims
 
-    def is_told(self, claim: Claim) -> bool:
-        """Tell whether the watches have told at least this state."""
+    def is_missed(self, claim: Claim) -> bool:
+        """Tell, a while after the list, whether the watch has missed this state: it told newer ones, or nothing at all any more.
+
+        A watch that lags behind, as after thousands of changes, still tells something.
+        """
         entry = self._entries.get(claim.ref)
-        return entry is None or entry.told >= claim.version
+        if entry is None or entry.told >= claim.version:
+            return False
+        told = self._told.get(claim.ref.kind, 0)
+        return told >= claim.version or told == claim.told
 
     def _set(self, kind: str, body: Mapping[str, Any], *, gone: bool) -> tuple[_Entry, Key | None]:
         ref, version = _ref(kind, body), _version(body)

@@ -81,12 +81,12 @@ def test_after_a_list_the_store_holds_what_it_shows(known: set[int], listed: set
     assert bool(changed) == bool(known | listed)
     missed = {claim.ref.name for claim in claims}
     assert missed == {f"docs-index-{number}" for number in known | listed}
-    assert not any(store.is_told(claim) for claim in claims)
+    assert all(store.is_missed(claim) for claim in claims)
     for number in listed:
         store.tell("Pod", body(20 + number, f"docs-index-{number}"))
     for number in known - listed:
         store.tell("Pod", body(30 + number, f"docs-index-{number}"), gone=True)
-    assert all(store.is_told(claim) for claim in claims)
+    assert not any(store.is_missed(claim) for claim in claims)
 
 
 def test_a_list_changes_nothing_that_was_made_after_it_or_lies_elsewhere() -> None:
@@ -147,4 +147,16 @@ def test_of_managed_fields_only_who_wrote_how_is_kept() -> None:
 
 
 def test_a_claim_about_what_nobody_knows_any_more_is_settled() -> None:
-    assert Store().is_told(Claim(SERVICE, 5))
+    assert not Store().is_missed(Claim(SERVICE, 5, 0))
+
+
+def test_a_watch_that_lags_is_not_blind_and_one_that_leaves_something_out_is() -> None:
+    store = Store()
+    store.tell("Service", body(5))
+    _, (first, last) = store.adopt("Service", "", [body(20), body(30, "docs-index-members")], 40)
+    assert store.is_missed(first)  # it tells nothing any more
+    store.tell("Service", body(10, "other"))
+    assert not store.is_missed(first)
+    store.tell("Service", body(30, "docs-index-members"))
+    assert store.is_missed(first)
+    assert not store.is_missed(last)
