@@ -17,7 +17,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "two namespaces": ("watchNamespaces={search,shop}",),
     "all namespaces": ("clusterWide=true",),
     "bare": ("crds.enabled=false", "rbac.create=false", "serviceAccount.create=false", "networkPolicy.enabled=false"),
+    "three operators": ("replicas=3", "networkPolicy.apiServerCIDRs={10.0.0.1/32,fd00::1/128}"),
     "everything set": (
+        "topologySpreadConstraints[0].maxSkew=1",
+        "topologySpreadConstraints[0].topologyKey=rack",
+        "topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule",
         "image.digest=sha256:" + "a" * 64,
         "indexer.image.tag=v2",
         "imagePullSecrets[0].name=registry",
@@ -81,6 +85,9 @@ def test_every_rendered_object_is_valid_for_kubernetes(settings: tuple[str, ...]
         ("clusterWide=true,watchNamespaces={search}", "clusterWide and watchNamespaces exclude each other"),
         ("logLevel=loud", "/logLevel"),
         ("networkPolicy.apiServerPorts={0}", "/networkPolicy/apiServerPorts/0"),
+        ("networkPolicy.apiServerCIDRs={10.0.0.1}", "/networkPolicy/apiServerCIDRs/0"),
+        ("replicas=0", "/replicas"),
+        ("topologySpreadConstraints[0].maxSkew=1", "topologyKey"),
         ("monitoring.podMonitor.enabled=true", "podMonitor"),
         ("resources.request.cpu=1", "request"),
     ],
@@ -249,6 +256,68 @@ def test_operator_runs_under_restricted_pod_security() -> None:
     assert pod["securityContext"]["runAsUser"] > 10_000  # no user of a host has such a number
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert context == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+
+
+def test_liveness_and_readiness_are_different_questions() -> None:
+    container = operator_container(render_chart())
+    assert container["livenessProbe"]["httpGet"]["path"] == names.LIVEZ_PATH
+    assert container["readinessProbe"]["httpGet"]["path"] == names.READYZ_PATH
+
+
+def test_operator_is_bounded_and_has_room_for_a_thousand_indexes() -> None:
+    limits = operator_container(render_chart())["resources"]["limits"]
+    assert set(limits) == {"cpu", "memory", "ephemeral-storage"}
+    assert limits["memory"] == "512Mi"
+
+
+def pod_of(*settings: str) -> dict[str, Any]:
+    (deployment,) = by_kind(render_chart(*settings), "Deployment")
+    pod: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return pod
+
+
+def test_operators_run_apart_and_a_choice_of_ones_own_replaces_that() -> None:
+    (deployment,) = by_kind(render_chart(), "Deployment")
+    own = {"matchLabels": deployment["spec"]["selector"]["matchLabels"]}
+    pod = pod_of()
+    (apart,) = pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert apart["podAffinityTerm"] == {"topologyKey": "kubernetes.io/hostname", "labelSelector": own}
+    (spread,) = pod["topologySpreadConstraints"]
+    assert (spread["topologyKey"], spread["labelSelector"]) == ("topology.kubernetes.io/zone", own)
+    chosen = pod_of(
+        "topologySpreadConstraints[0].topologyKey=rack,topologySpreadConstraints[0].maxSkew=2,"
+        "topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule,affinity.podAffinity.x=y"
+    )
+    assert chosen["affinity"] == {"podAffinity": {"x": "y"}}
+    assert chosen["topologySpreadConstraints"] == [
+        {"topologyKey": "rack", "maxSkew": 2, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": own}
+    ]
+
+
+def test_an_update_or_a_drain_takes_one_operator_at_a_time() -> None:
+    (deployment,) = by_kind(render_chart("replicas=2"), "Deployment")
+    (budget,) = by_kind(render_chart("replicas=2"), "PodDisruptionBudget")
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
+    assert (budget["spec"]["maxUnavailable"], budget["spec"]["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    assert budget["spec"]["selector"] == deployment["spec"]["selector"]
+    assert not by_kind(render_chart("replicas=1"), "PodDisruptionBudget")  # it would hold up every drain, or do nothing
+
+
+def test_operator_may_reach_the_api_server_and_members_only() -> None:
+    def egress(*settings: str) -> list[dict[str, Any]]:
+        (policy,) = by_kind(render_chart(*settings, namespace="team"), "NetworkPolicy")
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        rules: list[dict[str, Any]] = policy["spec"]["egress"]
+        return rules
+
+    server, members = egress()
+    assert [port["port"] for port in server["ports"]] == [443, 6443]
+    assert [port["port"] for port in members["ports"]] == [names.OPS_PORT]
+    (peer,) = members["to"]
+    assert peer["podSelector"]["matchLabels"] == {names.MANAGED_BY_LABEL: names.MANAGED_BY, names.COMPONENT_LABEL: names.INDEXER_COMPONENT}
+    assert peer["namespaceSelector"]["matchExpressions"][0]["values"] == ["team"]
+    assert egress("clusterWide=true")[1]["to"][0]["namespaceSelector"] == {}
+    assert egress("networkPolicy.apiServerCIDRs={10.0.0.1/32}")[0]["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
 
 
 def test_digest_wins_over_tag_and_tag_defaults_to_the_version() -> None:
