@@ -63,13 +63,17 @@ bench: venv ## ratios of cost to a limit or the naive way; BENCH=load ROWS=100k 
 bench-fleet: venv ## many VectorIndexes made at once: time against a bare client, requests and memory of the operator; COUNT=1000
 	@$(BIN)/python -m benchmarks.fleet --count $(COUNT)
 
-lint: venv ## format, lint, types, layers, chart
+lint: venv ## format, lint, types, layers, chart, security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	cmp crds/vectorindexes.yaml charts/vectorindex/files/vectorindexes.yaml
 	"$$($(BIN)/python -m cluster tools)/helm" lint --strict --quiet charts/vectorindex
+	@$(MAKE) --no-print-directory security
+
+security: venv ## let checkov look at every manifest that is shipped or made, and at the Dockerfiles
+	@$(BIN)/python -m scripts.check_manifests
 
 format: venv ## let ruff write the code as it wants it
 	$(BIN)/ruff check --fix .
