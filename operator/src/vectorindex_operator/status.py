@@ -42,6 +42,9 @@ _ORDINARY: Final = frozenset(
     {Reason.NO_PODS, Reason.STARTING, Reason.NO_SERVING_REPLICA, Reason.ROLLING_OUT, SourceReason.NOT_TRIED, ProofReason.NOT_CHECKED}
 )
 
+# Why a replica does not serve, beyond that it has only just started.
+_CAUSES: Final = frozenset({Reason.PODS_FAILING, Reason.NOT_PROVEN})
+
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 
@@ -117,8 +120,10 @@ def judge_ready(observed: Observed, plan: Plan, stalled: Verdict | None) -> Verd
     serving = len(_serving(observed))
     text = f"{serving} of {wanted} replicas serve"
     if serving >= max(1, wanted - 1):
-        waiting = "" if serving >= wanted else _explain_held(observed, plan)
-        return Verdict(TRUE, Reason.SERVING if serving >= wanted else Reason.DEGRADED, f"{text}. {waiting}" if waiting else text)
+        if serving >= wanted:
+            return Verdict(TRUE, Reason.SERVING, text)
+        cause, detail = _explain_not_serving(observed, plan)  # a rollout may stand still for it
+        return Verdict(TRUE, Reason.DEGRADED, f"{text}. {detail}" if cause in _CAUSES else text)
     if stalled:
         return Verdict(FALSE, stalled.reason, f"{text}. {stalled.message}")
     reason, detail = _explain_not_serving(observed, plan)

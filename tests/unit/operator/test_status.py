@@ -88,6 +88,25 @@ def test_too_few_replicas_are_explained_by_what_hinders_them() -> None:
     assert told(replace(blind, pods=()), READY) == ("False", "NoPods")
 
 
+def test_the_one_replica_that_does_not_serve_is_named_where_a_rollout_stands_still_for_it() -> None:
+    index = make_index()
+    unknown = {"proof": {"result": "unknown", "reason": "ModelKeyNotFound", "message": "the table has: m1"}}
+    reports = {"docs-index-0": make_report(index, "pod-0"), "docs-index-1": make_report(index, "pod-1", **unknown)}
+    ready = render(Observed(index, {}, (), (make_pod(0), make_pod(1, ready=False)), reports)).condition(READY)
+    assert ready is not None
+    assert (ready.status, ready.reason) == ("True", "Degraded")
+    assert ready.message == "1 of 2 replicas serve. docs-index-1: ModelKeyNotFound: the table has: m1"
+
+
+def test_a_replica_that_only_starts_changes_no_message_at_each_step() -> None:
+    index = make_index()
+    pods = (make_pod(0), make_pod(1, ready=False))
+    for state in ("Loading", "Proving"):
+        ready = render(Observed(index, {}, (), pods, {"docs-index-1": make_report(index, "pod-1", state=state)})).condition(READY)
+        assert ready is not None
+        assert ready.message == "1 of 2 replicas serve"
+
+
 def test_a_terminating_pod_does_not_serve() -> None:
     observed = replace(make_observed(), pods=(make_pod(0, terminating=True), make_pod(1, terminating=True)))
     assert told(observed, READY)[0] == "False"
