@@ -7,6 +7,7 @@ from typing import Final
 
 from vectorindex_operator import metrics, names
 from vectorindex_operator.cluster import Cluster
+from vectorindex_operator.errors import RejectedError
 from vectorindex_operator.names import Key
 from vectorindex_operator.store import Claim, Store
 
@@ -24,18 +25,36 @@ class Resync:
         self._store = store
         self._look = look
         self._namespaces = tuple(namespaces) or ("",)
+        self._changed: dict[str, set[Key]] = {}  # by namespace: to be looked at once all kinds are listed
 
     async def run(self) -> list[Claim]:
-        """List every kind once, let changed indexes be looked at, and return what the watches should have told."""
+        """List every kind once, let changed indexes be looked at, and return what the watches should have told.
+
+        A namespace that may not be read is left out, as one that was deleted together with our rights in it: it hinders no other.
+        Raises RejectedError if none may be read.
+        """
         claims: list[Claim] = []
-        changed: set[Key] = set()
+        refusals: list[RejectedError] = []
+        for namespace in self._namespaces:
+            try:
+                claims += await self._adopt(namespace)
+            except RejectedError as error:
+                refusals.append(error)
+                log.warning("left out, as it may not be read: namespace=%s cause=%s", namespace or "all", error)
+        if len(refusals) == len(self._namespaces):
+            raise refusals[0]
+        return claims
+
+    async def _adopt(self, namespace: str) -> list[Claim]:
+        claims: list[Claim] = []
+        # What an attempt has taken in is no news to the next one: if this one fails, that one has to let it be looked at.
+        changed = self._changed.setdefault(namespace, set())
         for kind in names.WATCHED_KINDS:
-            for namespace in self._namespaces:
-                items, version = await self._cluster.read_watched(kind, namespace)
-                news, missed = self._store.adopt(kind, namespace, items, version)
-                changed |= news
-                claims += missed
-        for key in changed:
+            items, version = await self._cluster.read_watched(kind, namespace)
+            news, missed = self._store.adopt(kind, namespace, items, version)
+            changed |= news
+            claims += missed
+        for key in self._changed.pop(namespace):
             self._look(key)
         return claims
 
