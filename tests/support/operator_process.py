@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -102,6 +103,34 @@ class OperatorProcess:
         assert self._process is not None
         self._process.kill()
         self._process.wait(20)
+
+    def end(self) -> None:
+        """End it if it still runs, whatever state it is in."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+    def wait(self, seconds: float) -> int:
+        """Wait until it has ended by itself and return its exit code."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    def runs(self) -> bool:
+        """Tell whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def pause(self) -> None:
+        """Let it stand still in the midst of whatever it does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on where it stood."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def leads(self) -> bool:
+        """Tell whether it is the one that acts."""
+        return self.metric("vectorindex_operator_leading") == 1
 
     def answers(self, path: str) -> bool:
         """Tell whether a probe succeeds."""

@@ -3,9 +3,9 @@
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
 
@@ -15,8 +15,9 @@ from kubernetes.aio.config import ConfigException
 
 from vectorindex_operator import api, names
 from vectorindex_operator.api import Event, Json, Status, VectorIndex
-from vectorindex_operator.errors import ClusterError, ConflictError, NotFoundError, RejectedError
-from vectorindex_operator.metrics import API_REQUESTS
+from vectorindex_operator.errors import ClusterError, ConflictError, LeadershipLostError, NotFoundError, RejectedError
+from vectorindex_operator.fence import Fence
+from vectorindex_operator.metrics import API_REQUESTS, LEASE_REQUESTS
 
 TIMEOUT: Final = timedelta(seconds=30)
 TRIES: Final = 3
@@ -27,6 +28,7 @@ MAX_ERROR: Final = 300
 
 _KINDS: Final = {
     "Event": ("v1", "events"),
+    "Lease": ("coordination.k8s.io/v1", "leases"),
     names.KIND: (names.API_VERSION, names.PLURAL),
     **{kind: (names.API_VERSIONS[kind], plural) for kind, (_, _, plural) in names.CHILDREN.items()},
 }
@@ -38,9 +40,10 @@ _JSON_PATCH: Final = "application/json-patch+json"
 
 
 class Cluster:
-    """The API server, as the operator uses it. Use as an async context manager."""
+    """The API server, as the operator uses it; no write passes a shut fence. Use as an async context manager."""
 
-    def __init__(self, component: str = names.FIELD_MANAGER) -> None:
+    def __init__(self, fence: Fence, component: str = names.FIELD_MANAGER) -> None:
+        self._fence = fence
         self._component = component
         self._client: client.ApiClient | None = None
         self._pause = _Pause()
@@ -51,6 +54,7 @@ class Cluster:
             config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
         except ConfigException:
             await config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+        settings.trace_configs = [_guard(self._check_fence)]
         self._client = client.ApiClient(settings)
         return self
 
@@ -165,14 +169,27 @@ class Cluster:
         except ConflictError:
             return
 
+    async def write_lease(self, manifest: Json) -> Json:
+        """Make the Lease, or replace it if it is still as in `manifest`; return it. This alone needs no leadership."""
+        meta = manifest["metadata"]
+        if "resourceVersion" in meta:
+            return await self._request("PUT", _path("Lease", meta["namespace"], meta["name"]), body=manifest)
+        return await self._request("POST", _path("Lease", meta["namespace"]), body=manifest)
+
+    def _check_fence(self, method: str, path: str) -> None:
+        if method != "GET" and not _is_lease(path) and not self._fence.may_write():
+            raise LeadershipLostError(f"{method} {path}: not sent, this operator does not lead")
+
     async def _request(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None, content_type: str = _JSON
     ) -> Json:
         url = f"{path}?{urlencode(query)}" if query else path
+        urgent = _is_lease(path)  # who leads can't wait for long, and knows when to try again
         for _ in range(TRIES):
-            await self._pause.wait(f"{method} {path}")
+            if not urgent:
+                await self._pause.wait(f"{method} {path}")
             response, content = await self._send(method, url, body, content_type)
-            if response.status != 429:
+            if urgent or response.status != 429:
                 break
             self._pause.begin(response.headers.get("Retry-After", ""))
         if not 200 <= response.status < 300:
@@ -183,14 +200,17 @@ class Cluster:
     async def _send(self, method: str, url: str, body: object, content_type: str) -> tuple[Any, bytes]:
         assert self._client is not None  # noqa: S101 - used inside `async with`
         headers = {"Accept": _JSON, "Content-Type": content_type}
+        path = url.partition("?")[0]
+        count = LEASE_REQUESTS if _is_lease(path) else API_REQUESTS
+        self._check_fence(method, path)
         try:
             request = await self._client.param_serialize(method, url, header_params=headers, body=body, auth_settings=["BearerToken"])
             response = await self._client.call_api(*request[:4], _request_timeout=TIMEOUT.total_seconds())
             content = await response.read()  # type: ignore[no-untyped-call]
         except (client.ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
-            API_REQUESTS.labels(method=method, code="none").inc()
-            raise ClusterError(f"{method} {url.partition('?')[0]}: the API server did not answer ({type(error).__name__})") from error
-        API_REQUESTS.labels(method=method, code=str(response.status)).inc()
+            count.labels(method=method, code="none").inc()
+            raise ClusterError(f"{method} {path}: the API server did not answer ({type(error).__name__})") from error
+        count.labels(method=method, code=str(response.status)).inc()
         return response, content
 
 
@@ -211,6 +231,26 @@ class _Pause:
             if left > PATIENCE.total_seconds():
                 raise ClusterError(f"{request}: not sent, as the API server asked for a pause of {left:.0f} s more", 429)
             await asyncio.sleep(left)
+
+
+def _guard(check: Callable[[str, str], None]) -> aiohttp.TraceConfig:
+    """Return what lets aiohttp check each request once more when it has its connection: nothing but the sending is left then."""
+
+    async def note(_: object, context: SimpleNamespace, request: aiohttp.TraceRequestStartParams) -> None:
+        context.request = (request.method, request.url.path)
+
+    async def check_noted(_: object, context: SimpleNamespace, __: object) -> None:
+        check(*context.request)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(note)
+    trace.on_connection_create_end.append(check_noted)
+    trace.on_connection_reuseconn.append(check_noted)
+    return trace
+
+
+def _is_lease(path: str) -> bool:
+    return path.startswith("/apis/coordination.k8s.io/")
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:

@@ -7,7 +7,8 @@ OperatorError
 └── ClusterError       the API server refused or did not answer
     ├── ConflictError  the object changed or exists in the meantime: look again
     ├── NotFoundError  it is not there (any more)
-    └── RejectedError  it will be refused again until something else changes: invalid, forbidden, over quota
+    ├── RejectedError  it will be refused again until something else changes: invalid, forbidden, over quota
+    └── LeadershipLostError  not even sent: another operator may act by now
 """
 
 
@@ -45,3 +46,7 @@ class NotFoundError(ClusterError):
 
 class RejectedError(ClusterError):
     """The API server understood the request and refuses it."""
+
+
+class LeadershipLostError(ClusterError):
+    """Another operator may act by now: what was to be written was not sent."""

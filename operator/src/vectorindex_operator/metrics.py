@@ -12,6 +12,13 @@ RECONCILES: Final = Counter("vectorindex_operator_reconciles", "Looks at one Vec
 RECONCILE_SECONDS: Final = Histogram("vectorindex_operator_reconcile_duration_seconds", "Time of one look at one VectorIndex.")
 WRITES: Final = Counter("vectorindex_operator_writes", "Successful writes to the API server.", ["kind"])
 API_REQUESTS: Final = Counter("vectorindex_operator_api_requests", "Requests of our own client to the API server.", ["method", "code"])
+LEASE_REQUESTS: Final = Counter("vectorindex_operator_lease_requests", "Requests about the Lease, counted apart.", ["method", "code"])
+LEADING: Final = Gauge("vectorindex_operator_leading", "1 while this operator is the one that acts.")
+LOOP_LAG: Final = Gauge(
+    "vectorindex_operator_event_loop_lag_seconds",
+    "Longest delay of an event loop within the last half minute, or one that still lasts.",
+    ["loop"],
+)
 RESTARTS: Final = Counter("vectorindex_operator_watch_restarts", "Restarts of the watches after they ended with an error.")
 BLIND_WATCHES: Final = Counter("vectorindex_operator_blind_watches", "Restarts of the watches after a list showed what they had not told.")
 WAITING_FOR_IMAGE: Final = Gauge(

@@ -1,7 +1,10 @@
-"""The operator's own HTTP port: /livez, /readyz and /metrics. What they tell is decided by `operator`."""
+"""The operator's own HTTP port: /livez, /readyz and /metrics, answered from a thread of its own; what they tell others decide."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 from prometheus_client import REGISTRY
@@ -9,29 +12,56 @@ from prometheus_client.exposition import choose_encoder
 
 from vectorindex_operator import names
 
+Find = Callable[[], str]
+"""Returns what is wrong, or nothing. Asked from the server's thread."""
+
+
+@contextmanager
+def serve(host: str, port: int, find_hang: Find, find_unready: Find) -> Iterator[None]:
+    """Answer probes and scrapes until the context ends, also while the caller's event loop hangs; raise OSError if the port is taken."""
+    begun: Future[Callable[[], object]] = Future()
+
+    async def run() -> None:
+        end = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        try:
+            async with _serve(host, port, find_hang, find_unready):
+                begun.set_result(lambda: loop.call_soon_threadsafe(end.set))
+                await end.wait()
+        except OSError as error:
+            begun.set_exception(error)
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), name="server", daemon=True)
+    thread.start()
+    stop = begun.result()
+    try:
+        yield
+    finally:
+        stop()
+        thread.join(2)
+
 
 @asynccontextmanager
-async def serve(host: str, port: int, is_alive: Callable[[], bool], is_ready: Callable[[], bool]) -> AsyncIterator[None]:
-    """Answer probes and scrapes until the context ends."""
-
+async def _serve(host: str, port: int, find_hang: Find, find_unready: Find) -> AsyncIterator[None]:
     async def answer_metrics(request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(REGISTRY), headers={"Content-Type": content_type})
 
-    def answer(test: Callable[[], bool]) -> Callable[[web.Request], "web.Response"]:
-        return lambda _: web.Response(text="ok\n") if test() else web.Response(status=503, text="no\n")
+    def answer(find: Find) -> web.Response:
+        wrong = find()
+        return web.Response(status=503, text=f"{wrong}\n") if wrong else web.Response(text="ok\n")
 
-    async def answer_livez(request: web.Request) -> web.Response:
-        return answer(is_alive)(request)
+    async def answer_livez(_: web.Request) -> web.Response:
+        return answer(find_hang)
 
-    async def answer_readyz(request: web.Request) -> web.Response:
-        return answer(is_ready)(request)
+    async def answer_readyz(_: web.Request) -> web.Response:
+        return answer(find_unready)
 
     application = web.Application()
     application.router.add_get(names.LIVEZ_PATH, answer_livez)
     application.router.add_get(names.READYZ_PATH, answer_readyz)
     application.router.add_get(names.METRICS_PATH, answer_metrics)
-    runner = web.AppRunner(application, access_log=None, handle_signals=False)
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, reuse_address=True).start()
