@@ -303,21 +303,22 @@ def test_an_update_or_a_drain_takes_one_operator_at_a_time() -> None:
     assert not by_kind(render_chart("replicas=1"), "PodDisruptionBudget")  # it would hold up every drain, or do nothing
 
 
-def test_operator_may_reach_the_api_server_and_members_only() -> None:
+def test_operator_may_reach_dns_the_api_server_and_members_only() -> None:
     def egress(*settings: str) -> list[dict[str, Any]]:
         (policy,) = by_kind(render_chart(*settings, namespace="team"), "NetworkPolicy")
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
         rules: list[dict[str, Any]] = policy["spec"]["egress"]
         return rules
 
-    server, members = egress()
+    names_of_hosts, server, members = egress()
+    assert {port["port"] for port in names_of_hosts["ports"]} == {53}
     assert [port["port"] for port in server["ports"]] == [443, 6443]
     assert [port["port"] for port in members["ports"]] == [names.OPS_PORT]
     (peer,) = members["to"]
     assert peer["podSelector"]["matchLabels"] == {names.MANAGED_BY_LABEL: names.MANAGED_BY, names.COMPONENT_LABEL: names.INDEXER_COMPONENT}
     assert peer["namespaceSelector"]["matchExpressions"][0]["values"] == ["team"]
-    assert egress("clusterWide=true")[1]["to"][0]["namespaceSelector"] == {}
-    assert egress("networkPolicy.apiServerCIDRs={10.0.0.1/32}")[0]["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
+    assert egress("clusterWide=true")[2]["to"][0]["namespaceSelector"] == {}
+    assert egress("networkPolicy.apiServerCIDRs={10.0.0.1/32}")[1]["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
 
 
 def test_digest_wins_over_tag_and_tag_defaults_to_the_version() -> None:
