@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
 
@@ -54,13 +55,16 @@ class Cluster:
             config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
         except ConfigException:
             await config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-        settings.trace_configs = [_guard(self._check_fence)]
         self._client = client.ApiClient(settings)
+        rest = self._client.rest_client
+        self._connector = _FencedConnector(self._check_fence, rest.maxsize, rest.ssl_context)
+        rest.configuration.client_session_kwargs = {"connector": self._connector}
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._client is not None:
             await self._client.close()  # type: ignore[no-untyped-call]
+            await self._connector.close()
 
     async def read(self, kind: str, namespace: str, name: str) -> Json | None:
         """Return the object, or None when there is none."""
@@ -233,20 +237,21 @@ class _Pause:
             await asyncio.sleep(left)
 
 
-def _guard(check: Callable[[str, str], None]) -> aiohttp.TraceConfig:
-    """Return what lets aiohttp check each request once more when it has its connection: nothing but the sending is left then."""
+class _FencedConnector(aiohttp.TCPConnector):
+    """Checks each request once more when it has its connection: nothing but the sending is left then."""
 
-    async def note(_: object, context: SimpleNamespace, request: aiohttp.TraceRequestStartParams) -> None:
-        context.request = (request.method, request.url.path)
+    def __init__(self, check: Callable[[str, str], None], limit: int, tls: ssl.SSLContext) -> None:
+        super().__init__(limit=limit, ssl=tls)
+        self._check = check
 
-    async def check_noted(_: object, context: SimpleNamespace, __: object) -> None:
-        check(*context.request)
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_start.append(note)
-    trace.on_connection_create_end.append(check_noted)
-    trace.on_connection_reuseconn.append(check_noted)
-    return trace
+    async def connect(self, req: aiohttp.ClientRequest, *options: Any, **more: Any) -> aiohttp.connector.Connection:
+        connection = await super().connect(req, *options, **more)
+        try:
+            self._check(req.method, req.url.path)
+        except LeadershipLostError:
+            connection.close()
+            raise
+        return connection
 
 
 def _is_lease(path: str) -> bool:
