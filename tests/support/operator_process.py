@@ -61,11 +61,12 @@ def make_account(cluster: RunningCluster, folder: Path, *settings: str) -> Path:
 
 
 class OperatorProcess:
-    """One run of `python -m vectorindex_operator`."""
+    """One run of `python -m vectorindex_operator`, or of code that changes something and then runs the same."""
 
-    def __init__(self, kubeconfig: Path, log: Path, **environment: str) -> None:
+    def __init__(self, kubeconfig: Path, log: Path, *, code: str = "", **environment: str) -> None:
         self.port = _free_port()
         self.log = log
+        self._command = [sys.executable, *(("-c", code) if code else ("-m", "vectorindex_operator"))]
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("VECTORINDEX_", "KUBE"))},
             "KUBECONFIG": str(kubeconfig),
@@ -81,9 +82,7 @@ class OperatorProcess:
     def start(self) -> None:
         """Start it and wait until it watches."""
         with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "vectorindex_operator"], env=self._environment, stdout=output, stderr=subprocess.STDOUT
-            )
+            self._process = subprocess.Popen(self._command, env=self._environment, stdout=output, stderr=subprocess.STDOUT)
         wait_for("the operator is ready", lambda: self.answers("/readyz"))
 
     @property

@@ -1,6 +1,7 @@
 """The only module that kopf calls: it hands on each event about a VectorIndex or one of its objects, and nothing more."""
 
 import datetime
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -69,10 +70,10 @@ class EndlessBackoff:
     """Pauses between tries that never end: the API server may be away for an hour, and no restart is needed after it."""
 
     def __iter__(self) -> Any:
-        """Return 1, 2, 4, ... and then 30 s for ever."""
+        """Return up to 1, 2, 4, ... and then 30 s for ever; never less than half of it."""
         pause = 1
         while True:
-            yield pause
+            yield pause * random.uniform(0.5, 1)  # noqa: S311 - spreads the tries of all streams
             pause = min(30, pause * 2)
 
 

@@ -45,6 +45,7 @@ class Run:
         self._memo = memo
         self._namespaces = namespaces
         self._loop = asyncio.get_running_loop()
+        self._own = asyncio.new_event_loop()
         self._stop = threading.Event()
         self.heart = Heart()
         self.streams = 0
@@ -57,13 +58,12 @@ class Run:
 
     def _run(self) -> None:
         cause = "told to"
-        own = asyncio.new_event_loop()
         try:
-            own.run_until_complete(self._watch())
+            self._own.run_until_complete(self._watch())
         except BaseException as error:  # kopf raises what its streams raise
             cause = f"{type(error).__name__}: {error}"
         finally:
-            own.close()  # not asyncio.run: kopf's generators can't be closed from outside, and say so with a traceback each
+            self._own.close()  # not asyncio.run: kopf's generators can't be closed from outside, and say so with a traceback each
         with contextlib.suppress(RuntimeError):  # our own loop may have ended before
             self._loop.call_soon_threadsafe(self._set_ended, cause)
 
