@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from benchmarks import data
 from tests.support.postgres import Address
 from vectorindex_indexer import snapshot
+from vectorindex_indexer.belief import Belief, Outcome, Terms
 from vectorindex_indexer.config import IndexSpec, load_identity
 from vectorindex_indexer.connect import Connector
-from vectorindex_indexer.cycle import Belief, Outcome, Terms, run_cycle
+from vectorindex_indexer.cycle import run_cycle
 from vectorindex_indexer.index import code_digests, encode, threads_from_cgroup
 from vectorindex_indexer.ledger import Bucket, parse_ledger
 from vectorindex_indexer.load import EVERYTHING, load_candidate

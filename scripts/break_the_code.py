@@ -85,14 +85,14 @@ BREAKS = (
     ),
     Break(
         "zero rows where there were some are unknown",
-        "cycle.py",
+        "controls.py",
         "    if survey.live == 0 and max(",
         "    if False and max(",
         (BLINDNESS_TESTS, "(zero and bigint) or without_memory"),
     ),
     Break(
         "a model key that matches nothing is unknown",
-        "cycle.py",
+        "controls.py",
         "    if spec.model is not None and survey.matching == 0 and survey.total_any:",
         "    if False:",
         (BLINDNESS_TESTS, "wrong_model_key or (matches and bigint)"),
@@ -204,7 +204,7 @@ BREAKS = (
     ),
     Break(
         "what a snapshot older than the last one shows is not followed",
-        "cycle.py",
+        "controls.py",
         "    if as_of.incarnation == incarnation and snapshot_end(as_of.snapshot) < snapshot_end(snapshot):",
         "    if False:",
         (BLINDNESS_TESTS, "lags and bigint"),
@@ -232,7 +232,7 @@ BREAKS = (
     ),
     Break(
         "digests of another kind are not compared",
-        "cycle.py",
+        "controls.py",
         "    if belief.digest_spec != unit.digest_spec:",
         "    if False:",
         (BLINDNESS_TESTS, "kind and bigint"),
@@ -253,7 +253,7 @@ BREAKS = (
     ),
     Break(
         "stored digests are not believed where the bytes beside them say other",
-        "cycle.py",
+        "controls.py",
         "    if any(stored[place] != digest for place, digest in hashed.items()):",
         "    if False:",
         (DIGEST_COLUMN_TESTS, "lie or beside_which"),

@@ -16,8 +16,8 @@ from tests.support.postgres import Database
 from tests.support.replica import check, load_belief, make_source, write_settings
 from tests.support.tables import Form, Key, Row, Table, make_table
 from vectorindex_indexer import ledger
+from vectorindex_indexer.belief import Belief, Findings, Outcome
 from vectorindex_indexer.config import Metric, Quantization, Settings
-from vectorindex_indexer.cycle import Belief, Findings, Outcome
 from vectorindex_indexer.index import encode
 from vectorindex_indexer.keys import Ids, to_json, value_at
 from vectorindex_indexer.names import Result

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.support.damage import find_bytes
-from vectorindex_indexer.cycle import Belief
+from vectorindex_indexer.belief import Belief
 from vectorindex_indexer.index import View, encode
 from vectorindex_indexer.index.parts import Segment, make_segment
 from vectorindex_indexer.keys import Ids, of_values

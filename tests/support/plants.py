@@ -17,7 +17,7 @@ from tests.support.faults import (
 )
 from tests.support.tables import Key, Rule
 from vectorindex_indexer import snapshot
-from vectorindex_indexer.cycle import Belief
+from vectorindex_indexer.belief import Belief
 from vectorindex_indexer.ledger import parse_ledger
 
 

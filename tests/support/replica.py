@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from examples.wordnet.load import MODEL, Variant, live_rows
 from tests.support.postgres import Login, WordnetDatabase
+from vectorindex_indexer.belief import Belief, Findings, Outcome, Terms
 from vectorindex_indexer.config import Settings, load_identity
 from vectorindex_indexer.connect import Connector
-from vectorindex_indexer.cycle import Belief, Findings, Outcome, Terms, run_cycle
+from vectorindex_indexer.cycle import run_cycle
 from vectorindex_indexer.index import encode
 from vectorindex_indexer.load import load_candidate
 from vectorindex_indexer.names import Result

@@ -9,25 +9,46 @@ cut short goes on where it stopped.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
 
 from vectorindex_indexer import compare, guards
+from vectorindex_indexer.belief import (
+    Belief,
+    Encoded,
+    Findings,
+    Followed,
+    InconclusiveError,
+    Layers,
+    Outcome,
+    RepairFailedError,
+    Terms,
+    describe_unknown,
+    encode_rows,
+)
 from vectorindex_indexer.compare import NO_IDS, BucketDifference, Drift, Trust, subtract, union
-from vectorindex_indexer.config import HealingMode, Metric, SourceSpec
+from vectorindex_indexer.config import HealingMode, SourceSpec
+from vectorindex_indexer.controls import (
+    check_comparable,
+    check_comparer,
+    check_content_comparer,
+    check_index_comparer,
+    check_matches,
+    check_not_empty,
+    check_stored,
+)
 from vectorindex_indexer.digest import Digest, sum_digests
-from vectorindex_indexer.errors import LoadRefusedError, NullSumError, SourceError
-from vectorindex_indexer.guards import Change, HeldPlan, Limits, PlanHead
-from vectorindex_indexer.index import Floats, View, code_digests, encode
+from vectorindex_indexer.errors import NullSumError, SourceError
+from vectorindex_indexer.guards import Change, HeldPlan, PlanHead
 from vectorindex_indexer.keys import IdKind, Ids, among, of_values, to_texts, value_at
-from vectorindex_indexer.ledger import NEVER, Bucket, Ledger, Seal, Words, make_bucket
-from vectorindex_indexer.names import ProofReason, Result, SourceReason
-from vectorindex_indexer.pending import NOTHING, Entries, Pending, make_pending
-from vectorindex_indexer.rows import AsOf, Heads, Range, Rows, Survey, Totals
+from vectorindex_indexer.ledger import NEVER, Bucket, Ledger, make_bucket
+from vectorindex_indexer.names import ProofReason, Result
+from vectorindex_indexer.pending import Entries, Pending, make_pending
+from vectorindex_indexer.rows import Heads, Range, Rows, Survey, Totals
 from vectorindex_indexer.source import Source, Unit
 
 EXAMINE_ALWAYS_ROWS: Final = 50_000  # up to here comparing all of FAISS with the ledger is cheap enough for every check
@@ -35,152 +56,6 @@ CONTROL_ROWS: Final = 64  # hashed for the positive control
 READ_ROWS: Final = 10_000  # ids in one read
 REBUILD_SHARE: Final = 0.3  # of the rows wrong in FAISS: building anew is cheaper than patching, ...
 REBUILD_FLOOR_ROWS: Final = 1000  # ... but not below this
-MASK: Final = 2**64 - 1
-
-
-@dataclass(frozen=True)
-class Pace:
-    """Seconds that Postgres needed for one bucket, to choose how many fit in one transaction."""
-
-    look: float = 0.005  # count and version stamps
-    content: float = 0.02  # every row hashed
-
-
-@dataclass(frozen=True, eq=False)
-class Belief:
-    """Ledger and view that belong together, but for the pending list, and the point of the source's history that the view shows."""
-
-    ledger: Ledger
-    view: View
-    as_of: AsOf  # of the view: that of its oldest bucket
-    digest_spec: str
-    root: Digest | None = None  # of the view, where one database snapshot covered all of it
-    latest: AsOf | None = None  # the last snapshot that was read; None: `as_of`
-    checks: int = 0  # conclusive checks so far; moves the positive control from bucket to bucket
-    pending: Pending = NOTHING
-    plan: HeldPlan | None = None
-    cursor: int | bytes | None = None  # where an unfinished check goes on
-    begun: AsOf | None = None  # the first snapshot of an unfinished check
-    other_server: bool = False  # this check is the first of another incarnation
-    pace: Pace = Pace()
-
-    @property
-    def last_read(self) -> AsOf:
-        """The last snapshot of the source that anything here was read from."""
-        return self.latest or self.as_of
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a check has to do, and may do."""
-
-    now: float  # seconds of a monotonic clock
-    period: float  # seconds until the next check
-    content_sweep: float  # seconds within which every bucket is compared by content
-    whole: bool  # compare every bucket by content, and all of FAISS
-    apply: bool  # False: observe only
-    from_bytes: bool = False  # with `whole`: hash every row, even where digest columns would do
-    last_proven_rows: int = 0
-    deadline: float = 120.0  # seconds the source gets for one transaction
-    snapshot_seconds: float = 5.0  # a check that needs less is done in one snapshot, ...
-    group_seconds: float = 0.5  # ... a longer one in transactions of about this length
-    uid: str = ""
-    limits: Limits = field(default_factory=Limits)
-    mode: HealingMode = HealingMode.AUTO
-    approved: frozenset[str] = frozenset()  # ids of plans that may be carried out
-
-
-@dataclass(frozen=True)
-class Layers:
-    """A result for each layer."""
-
-    l0: Result
-    l1: Result
-
-
-UNKNOWN: Final = Layers(Result.UNKNOWN, Result.UNKNOWN)
-
-
-@dataclass(frozen=True)
-class Followed:
-    """Rows of the view that followed a change upstream."""
-
-    inserted: int = 0
-    deleted: int = 0
-    updated: int = 0
-
-    @property
-    def rows(self) -> int:
-        """All of them."""
-        return self.inserted + self.deleted + self.updated
-
-
-@dataclass(frozen=True, eq=False)
-class Findings:
-    """What one check found. `drift` is what was found at first; whether it is repaired is for `result` to say."""
-
-    result: Result
-    reason: ProofReason | SourceReason
-    message: str
-    found: Layers  # at first sight; the final result is `result`
-    examined: bool = False  # FAISS, or a part of it, was compared with the ledger; else L1 says nothing new
-    source_rows: int = 0
-    drift: Drift = field(default_factory=Drift)
-    followed: Followed = Followed()
-    pending: int = 0  # upstream changes that were seen and not applied
-    source_error: SourceError | None = None
-    source_seconds: float = 0.0  # how long Postgres was kept busy
-    carried_out: str = ""  # id of the approved plan that was carried out
-    rebuild: bool = False  # so much of the index is wrong that it should be built anew
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """Findings, and the belief that follows from them (the old one where nothing may be concluded)."""
-
-    findings: Findings
-    belief: Belief
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """Rows as read, with what FAISS is to store of them: `codes` (n, d) float32 and their digests, both zero in quarantine."""
-
-    rows: Rows
-    codes: Floats
-    digests: Words
-
-    def to_bucket(self) -> Bucket:
-        """Return them as the ledger holds them."""
-        return make_bucket(self.rows.ids, self.rows.stamps, self.rows.digests, self.digests, self.rows.quarantine)
-
-
-def encode_rows(rows: Rows, metric: Metric) -> Encoded:
-    """Encode rows and digest the codes."""
-    codes = encode(rows.vectors, metric)
-    return Encoded(rows, codes, np.where(rows.quarantine == 0, code_digests(codes), np.uint64(0)))
-
-
-class InconclusiveError(Exception):
-    """The check, or a load, can't know. Becomes the result `unknown`. A `plan` may say what approval would make it believe."""
-
-    def __init__(self, reason: ProofReason, message: str, plan: HeldPlan | None = None) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-        self.plan = plan
-
-
-class RepairFailedError(Exception):
-    """After the repair, something still differs. Becomes the result `drift`."""
-
-    def __init__(self, message: str, drift: Drift) -> None:
-        super().__init__(message)
-        self.drift = drift
-
-
-class StoppedError(Exception):
-    """The process is stopping: the check is cut short."""
 
 
 def run_cycle(
@@ -227,17 +102,6 @@ def _check_group(source: Source, belief: Belief, terms: Terms, announce: Callabl
     each = seconds / max(1, group.end - group.start)
     pace = replace(after.pace, content=each) if group.hashed * 2 > group.end - group.start else replace(after.pace, look=each)
     return seconds, replace(after, pace=pace)
-
-
-def describe_unknown(error: InconclusiveError | LoadRefusedError | NullSumError | SourceError) -> Findings:
-    """Return the findings of a check, or of a load, that could not see."""
-    match error:
-        case SourceError():
-            return Findings(Result.UNKNOWN, error.reason, error.message, UNKNOWN, source_error=error)
-        case InconclusiveError() | LoadRefusedError():
-            return Findings(Result.UNKNOWN, error.reason, error.message, UNKNOWN)
-        case NullSumError():
-            return Findings(Result.UNKNOWN, ProofReason.SUM_IS_NULL, str(error), UNKNOWN)
 
 
 class _Tally:
@@ -716,9 +580,6 @@ class _Decision:
     rebuild: bool
 
 
-# --- what a check insists on
-
-
 def choose_group(belief: Belief, unit: Unit, terms: Terms) -> tuple[int, int]:
     """Return the buckets to check in one transaction: all, where that is quick enough or no index serves ranges."""
     buckets = len(belief.ledger.buckets)
@@ -728,104 +589,6 @@ def choose_group(belief: Belief, unit: Unit, terms: Terms) -> tuple[int, int]:
     if not unit.id_index or (start == 0 and each * buckets <= terms.snapshot_seconds):
         return start, buckets
     return start, min(buckets, start + max(1, int(terms.group_seconds / max(each, 1e-6))))
-
-
-def check_comparable(belief: Belief, unit: Unit) -> None:
-    """Digests of another kind, and snapshots older than what we already know, are not compared."""
-    if belief.digest_spec != unit.digest_spec:
-        raise InconclusiveError(
-            ProofReason.DIGEST_SPEC_DIFFERS, f"the ledger holds digests of {belief.digest_spec}, the source now gives {unit.digest_spec}"
-        )
-    check_not_older(unit.as_of, belief.last_read.incarnation, belief.last_read.snapshot)
-
-
-def check_not_older(as_of: AsOf, incarnation: str, snapshot: str) -> None:
-    """Raise where the same life of the server shows less of its history than was seen before: it lags."""
-    if as_of.incarnation == incarnation and snapshot_end(as_of.snapshot) < snapshot_end(snapshot):
-        raise InconclusiveError(
-            ProofReason.SNAPSHOT_WENT_BACK, f"the server shows snapshot {as_of.snapshot}, older than {snapshot} which was already seen"
-        )
-
-
-def snapshot_end(snapshot: str) -> int:
-    """Return the xmax of a snapshot's text, `xmin:xmax:in-progress`."""
-    return int(snapshot.split(":")[1])
-
-
-def check_matches(survey: Survey, spec: SourceSpec) -> None:
-    """Raise where a key matches nothing, while there are others: that proves nothing."""
-    if spec.model is not None and survey.matching == 0 and survey.total_any:
-        found = ", ".join(f'"{key}"' for key in survey.other_models)
-        hint = f'; without its suffix it would match "{survey.suffix_match}"' if survey.suffix_match else ""
-        raise InconclusiveError(
-            ProofReason.MODEL_KEY_NOT_FOUND, f'no row of {spec.table} has the model key "{spec.model}"; it has {found}{hint}'
-        )
-    if survey.matching > 0 and survey.metadata_matching == 0 and survey.metadata_any:
-        raise InconclusiveError(
-            ProofReason.METADATA_NOT_FOUND, "the metadata table has rows, but none of this model key: which rows are dead can't be known"
-        )
-
-
-def check_not_empty(survey: Survey, ledger_rows: int, proven_rows: int) -> None:
-    """Raise where there are zero rows though there should be some: that proves nothing."""
-    if survey.live == 0 and max(ledger_rows, proven_rows, survey.matching) > 0:
-        raise InconclusiveError(
-            ProofReason.NO_LIVE_ROWS,
-            f"Postgres counts no live row: {survey.matching} rows of this model key, all dead; "
-            f"the ledger holds {ledger_rows} and {proven_rows} were proven last",
-        )
-
-
-def check_comparer(seals: Sequence[Seal], totals: Totals, moved: set[int]) -> None:
-    """Show that the comparison can see: an altered copy of one bucket's sums must be named."""
-    last = seals[-1]
-    altered = last._replace(stamps=(last.stamps + 1) & MASK, high=(last.high + 1) & MASK)
-    if set(compare.find_moved([*seals[:-1], altered], totals)) != moved | {len(seals) - 1}:
-        raise InconclusiveError(
-            ProofReason.POSITIVE_CONTROL_FAILED, "the comparison did not name a bucket whose sum was altered for a test"
-        )
-
-
-def check_content_comparer(ours: Sequence[Digest], theirs: Sequence[Digest], unlike: Sequence[int]) -> None:
-    """Show that the comparison by content can see: an altered copy of one bucket's digest must be named."""
-    if not ours:
-        return
-    last = ours[-1]
-    altered = replace(last, high=(last.high + 1) & MASK)
-    if set(compare.find_different([*ours[:-1], altered], theirs)) != {*unlike, len(ours) - 1}:
-        raise InconclusiveError(
-            ProofReason.POSITIVE_CONTROL_FAILED, "the comparison by content did not name a bucket whose digest was altered for a test"
-        )
-
-
-def check_index_comparer(buckets: Iterable[Bucket]) -> None:
-    """Show that the comparison of FAISS with the ledger can see: of two real rows, one taken away and one altered must be named."""
-    rows = next((found for found in map(take_two, buckets) if found[0].size == 2), None)
-    if rows is None:
-        return
-    ids, codes = rows
-    less = compare.compare_index(ids, codes, ids[1:], codes[1:] ^ np.uint64(1))
-    more = compare.compare_index(ids[1:], codes[1:], ids, codes)
-    named = [part.tolist() for part in (less.missing, less.changed, more.ghost)]
-    if named != [ids[:1].tolist(), ids[1:].tolist(), ids[:1].tolist()]:
-        raise InconclusiveError(
-            ProofReason.POSITIVE_CONTROL_FAILED, "the comparison with FAISS did not name rows that were taken away and altered for a test"
-        )
-
-
-def take_two(bucket: Bucket) -> Entries:
-    """Return the entries of the first two rows of a bucket that belong into the index, or of fewer."""
-    places = np.flatnonzero(bucket.indexed)[:2]
-    return bucket.ids[places], bucket.codes[places]
-
-
-def check_stored(stored: Sequence[Digest], hashed: Mapping[int, Digest]) -> None:
-    """Raise where the digest columns of a bucket, by its place, add up to other than its rows do."""
-    if any(stored[place] != digest for place, digest in hashed.items()):
-        raise InconclusiveError(
-            ProofReason.STORED_DIGESTS_DIFFER,
-            "the digest columns say other than the bytes of the rows beside them: they can't be relied on",
-        )
 
 
 def find_due(ledger: Ledger, terms: Terms, positions: range, has_stored: bool) -> set[int]:

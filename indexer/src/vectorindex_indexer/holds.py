@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from vectorindex_indexer import guards
+from vectorindex_indexer.belief import UNKNOWN, Belief, Findings, InconclusiveError, describe_unknown
 from vectorindex_indexer.config import Behaviour
-from vectorindex_indexer.cycle import UNKNOWN, Belief, Findings, InconclusiveError, check_not_older, describe_unknown
+from vectorindex_indexer.controls import check_not_older
 from vectorindex_indexer.guards import HeldPlan, Limits, PlanHead
 from vectorindex_indexer.names import ProofReason, Result
 

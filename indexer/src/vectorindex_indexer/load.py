@@ -9,8 +9,9 @@ from typing import Final
 
 import numpy as np
 
+from vectorindex_indexer.belief import Belief
 from vectorindex_indexer.config import IndexSpec, IndexType
-from vectorindex_indexer.cycle import Belief, check_matches, check_not_empty, check_not_older
+from vectorindex_indexer.controls import check_matches, check_not_empty, check_not_older
 from vectorindex_indexer.errors import SourceError
 from vectorindex_indexer.index import Builder, encode, threads_from_cgroup
 from vectorindex_indexer.keys import IdKind, Ids, join_ids, no_ids

@@ -17,10 +17,7 @@ import faiss
 import numpy as np
 
 from vectorindex_indexer import compare, report, snapshot
-from vectorindex_indexer.compare import Drift, subtract, union
-from vectorindex_indexer.config import HealingMode, Identity, Settings, WhenUnverified, load_behaviour, load_identity, parse_time
-from vectorindex_indexer.connect import Connector
-from vectorindex_indexer.cycle import (
+from vectorindex_indexer.belief import (
     UNKNOWN,
     Belief,
     Findings,
@@ -30,8 +27,11 @@ from vectorindex_indexer.cycle import (
     StoppedError,
     Terms,
     describe_unknown,
-    run_cycle,
 )
+from vectorindex_indexer.compare import Drift, subtract, union
+from vectorindex_indexer.config import HealingMode, Identity, Settings, WhenUnverified, load_behaviour, load_identity, parse_time
+from vectorindex_indexer.connect import Connector
+from vectorindex_indexer.cycle import run_cycle
 from vectorindex_indexer.errors import ConfigError, LoadRefusedError, NullSumError, SnapshotError, SourceError
 from vectorindex_indexer.guards import SAMPLE_IDS, HeldPlan, Limits
 from vectorindex_indexer.holds import Holds

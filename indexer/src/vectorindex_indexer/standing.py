@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from vectorindex_indexer import report
+from vectorindex_indexer.belief import UNKNOWN, Belief, Findings
 from vectorindex_indexer.compare import Drift
-from vectorindex_indexer.cycle import UNKNOWN, Belief, Findings
 from vectorindex_indexer.guards import HeldPlan
 from vectorindex_indexer.index import View
 from vectorindex_indexer.ledger import NEVER

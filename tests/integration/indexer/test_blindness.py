@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from tests.support.postgres import Database, Login
 from tests.support.replica import check, load_belief, make_source, wait_until, write_settings
 from tests.support.tables import MODEL, OTHER_MODEL, Form, Rule, Table, make_table
-from vectorindex_indexer import compare, cycle, predicate
+from vectorindex_indexer import compare, predicate
+from vectorindex_indexer.belief import UNKNOWN, Belief, InconclusiveError
 from vectorindex_indexer.config import Settings
-from vectorindex_indexer.cycle import Belief
 from vectorindex_indexer.digest import Digest
 from vectorindex_indexer.load import load_candidate
 from vectorindex_indexer.names import ProofReason, Result, SourceReason
@@ -309,7 +309,7 @@ def test_who_can_not_see_says_unknown_and_why(
             outcome = check(bench.source, belief, whole=whole, deadline=cause.deadline)
 
             assert (outcome.findings.result, outcome.findings.reason) == (Result.UNKNOWN, cause.reason), outcome.findings.message
-            assert outcome.findings.found == cycle.UNKNOWN
+            assert outcome.findings.found == UNKNOWN
             belief = outcome.belief
             assert belief.ledger is before.ledger
             assert belief.view is before.view
@@ -351,7 +351,7 @@ def test_a_wrong_model_key_names_what_is_there(database: Database, tmp_path: Pat
     assert (outcome.findings.result, outcome.findings.reason) == (Result.UNKNOWN, ProofReason.MODEL_KEY_NOT_FOUND)
     for said in (f'"{MODEL}"', f'"{OTHER_MODEL}"', "suffix"):
         assert said in outcome.findings.message
-    with pytest.raises(cycle.InconclusiveError, match="model key"):
+    with pytest.raises(InconclusiveError, match="model key"):
         load_candidate(source, bench.belief.view.spec, generation=1, proven_rows=0, progress=lambda *_: None)
 
 
@@ -362,7 +362,7 @@ def test_a_load_without_memory_trusts_the_last_proof_over_an_empty_table(
     bench = make_bench(database, tmp_path, form, monkeypatch)
     bench.run('DELETE FROM "Documents"')
 
-    with pytest.raises(cycle.InconclusiveError, match="51 were proven last"):
+    with pytest.raises(InconclusiveError, match="51 were proven last"):
         load_candidate(bench.source, bench.belief.view.spec, generation=1, proven_rows=51, progress=lambda *_: None)
     assert not bench.database.backends()
 

@@ -22,7 +22,7 @@ from tests.support.replica import (
     write_settings,
 )
 from vectorindex_indexer import cycle
-from vectorindex_indexer.cycle import Belief, Outcome
+from vectorindex_indexer.belief import Belief, Outcome
 from vectorindex_indexer.load import load_candidate
 from vectorindex_indexer.names import ProofReason, Result
 from vectorindex_indexer.source import Source

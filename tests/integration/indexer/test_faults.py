@@ -14,9 +14,9 @@ from examples.wordnet.load import MODEL, live_rows
 from tests.support.gate import gate
 from tests.support.postgres import EmbeddedPostgres, Login, Server, WordnetDatabase, create_wordnet_database
 from tests.support.replica import make_manifest, running_replica, wait_until, write_settings
+from vectorindex_indexer.belief import Terms
 from vectorindex_indexer.config import PostgresAddress, Settings, SslMode
 from vectorindex_indexer.connect import Connector, statement_error
-from vectorindex_indexer.cycle import Terms
 from vectorindex_indexer.errors import SourceError
 from vectorindex_indexer.names import Result, SourceReason
 from vectorindex_indexer.replica import Replica

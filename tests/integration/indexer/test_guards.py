@@ -22,8 +22,9 @@ from tests.support.replica import (
     write_settings,
 )
 from vectorindex_indexer import ledger
+from vectorindex_indexer.belief import Belief, Outcome, Pace, StoppedError
 from vectorindex_indexer.config import HealingMode
-from vectorindex_indexer.cycle import Belief, Outcome, Pace, StoppedError, run_cycle
+from vectorindex_indexer.cycle import run_cycle
 from vectorindex_indexer.guards import Limits
 from vectorindex_indexer.names import ProofReason, Result
 from vectorindex_indexer.rows import AsOf

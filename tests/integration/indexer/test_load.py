@@ -11,8 +11,8 @@ from examples.wordnet.load import MODEL, live_rows
 from tests.support.postgres import MakeWordnetDatabase, WordnetDatabase
 from tests.support.replica import assert_true_to, check, make_manifest, make_source, write_settings
 from vectorindex_indexer import load
+from vectorindex_indexer.belief import Belief
 from vectorindex_indexer.config import load_identity
-from vectorindex_indexer.cycle import Belief
 from vectorindex_indexer.errors import LoadRefusedError, SourceError
 from vectorindex_indexer.load import load_candidate
 from vectorindex_indexer.memory import Room

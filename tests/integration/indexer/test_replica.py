@@ -21,8 +21,8 @@ from tests.support.faults import change_view
 from tests.support.postgres import Login, MakeWordnetDatabase, WordnetDatabase
 from tests.support.replica import make_manifest, running_replica, wait_until, write_settings
 from vectorindex_indexer import cycle
+from vectorindex_indexer.belief import Belief
 from vectorindex_indexer.config import Settings
-from vectorindex_indexer.cycle import Belief
 from vectorindex_indexer.errors import SourceError
 from vectorindex_indexer.load import load_candidate
 from vectorindex_indexer.names import ProofReason, Result, SourceReason, State

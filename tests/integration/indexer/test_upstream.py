@@ -11,8 +11,8 @@ import pytest
 from tests.support.postgres import Database
 from tests.support.replica import check, load_belief, make_source, write_settings
 from tests.support.tables import ID_TYPES, OTHER_MODEL, VECTOR_TYPES, Form, Rule, Table, make_table
+from vectorindex_indexer.belief import Belief, Findings
 from vectorindex_indexer.config import Metric
-from vectorindex_indexer.cycle import Belief, Findings
 from vectorindex_indexer.index import code_digests, encode
 from vectorindex_indexer.keys import to_json
 from vectorindex_indexer.names import QuarantineReason, Result

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.support.ledger import make_rows
-from vectorindex_indexer.cycle import Terms, find_due
+from vectorindex_indexer.belief import Terms
+from vectorindex_indexer.cycle import find_due
 from vectorindex_indexer.ledger import BUCKET_ROWS, NEVER, Ledger, build_ledger
 
 BUCKETS = 20
