@@ -35,7 +35,7 @@ _KINDS: Final = {
 }
 
 _JSON: Final = "application/json"
-_APPLY: Final = "application/apply-patch+yaml"
+_APPLY: Final = "application/apply-patch+yaml; charset=utf-8"  # the client escapes what goes out under the bare name
 _MERGE: Final = "application/merge-patch+json"
 _JSON_PATCH: Final = "application/json-patch+json"
 
@@ -207,6 +207,8 @@ class Cluster:
         path = url.partition("?")[0]
         count = LEASE_REQUESTS if _is_lease(path) else API_REQUESTS
         self._check_fence(method, path)
+        if content_type == _APPLY:  # read as YAML, which does not know JSON's escapes of characters above U+FFFF
+            body = json.dumps(body, ensure_ascii=False).encode()
         try:
             request = await self._client.param_serialize(method, url, header_params=headers, body=body, auth_settings=["BearerToken"])
             response = await self._client.call_api(*request[:4], _request_timeout=TIMEOUT.total_seconds())
