@@ -84,6 +84,7 @@ crds: ## copy the definition into the chart
 
 docs: venv ## write the pages that are made from the code
 	@$(BIN)/python scripts/metrics_page.py
+	@$(BIN)/python scripts/reference_page.py
 
 requirements: ## compile requirements/*.in anew, with hashes (needs uv)
 	@for source in requirements/*.in; do \

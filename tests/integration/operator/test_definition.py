@@ -44,6 +44,11 @@ def test_a_good_manifest_is_accepted(cluster: RunningCluster, namespace: str, sp
     cluster.kubectl("create", "--dry-run=server", "-f", "-", text=json.dumps(make_manifest("good", namespace, **spec)))
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "crds" / "examples").glob("*.yaml")), ids=lambda file: file.stem)
+def test_an_example_is_accepted(cluster: RunningCluster, namespace: str, file: Path) -> None:
+    cluster.kubectl("create", "--dry-run=server", "--validate=strict", "-n", namespace, "-f", file)
+
+
 @pytest.fixture(scope="module")
 def refusals(cluster: RunningCluster) -> dict[str, str]:
     """What the API server says of each wrong manifest; empty where it takes it."""
