@@ -41,6 +41,7 @@ class Call:
     namespace: str = ""
     name: str = ""
     target: str = ""
+    is_kopfs: bool = False
     at: float = field(default_factory=time.monotonic)
     code: int = 0
 
@@ -199,7 +200,7 @@ class ApiProxy:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self._upstream, limit=0), timeout=aiohttp.ClientTimeout(total=None), auto_decompress=False
         )
-        self._runner = web.ServerRunner(web.Server(self._serve, handler_cancellation=True), shutdown_timeout=0.1)
+        self._runner = web.ServerRunner(web.Server(self._serve, handler_cancellation=True, access_log=None), shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context)
         await site.start()
@@ -218,7 +219,8 @@ class ApiProxy:
     # --- requests ---
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        call = parse_call(request.method, request.raw_path)
+        is_kopfs = request.headers.get("User-Agent", "").startswith("kopf")
+        call = replace(parse_call(request.method, request.raw_path), is_kopfs=is_kopfs)
         body = await request.read()
         reply = await self._find_fault(call)
         if reply is not None:

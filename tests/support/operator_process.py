@@ -205,7 +205,7 @@ class StandIn:
 class Fleet:
     """The pods of one VectorIndex: each gets an address of loopback, a stand-in behind it, and the conditions a kubelet would set."""
 
-    _taken = iter(range(2, 250))
+    _taken = (f"127.0.{third}.{last}" for third in range(77, 90) for last in range(2, 250))
 
     def __init__(self, cluster: RunningCluster, namespace: str, name: str = "docs") -> None:
         self.cluster, self.namespace, self.name = cluster, namespace, name
@@ -220,13 +220,14 @@ class Fleet:
         """Wait for the pods and let all of them answer, proven and ready; new pods of known names too."""
         wait_for(f"{count} pods", lambda: len(self.pods()) == count)
         for pod in self.pods():
-            self._bring_up(pod)
+            self.bring_up(pod)
 
-    def _bring_up(self, pod: Json) -> None:
+    def bring_up(self, pod: Json) -> None:
+        """Let the pod answer, proven and ready."""
         name = pod["metadata"]["name"]
         member = self.members.get(name)
         if member is None:
-            member = self.members[name] = StandIn(f"127.0.77.{next(Fleet._taken)}")
+            member = self.members[name] = StandIn(next(Fleet._taken))
         self.refresh(pod, member)
         self.set_ready(name, True, ip=member.ip)
 

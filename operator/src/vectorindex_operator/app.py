@@ -85,7 +85,7 @@ class App:
                 resync = Resync(cluster, store, self._look, settings.watch_namespaces)
                 if not await self._wait_for_api(resync):
                     return
-                supervisor = Supervisor(self._make_memo(store), settings.watch_namespaces, lambda: self._wait_for_api(resync))
+                supervisor = Supervisor(self._make_memo(store), settings.watch_namespaces, lambda: self._until_served(resync))
                 metrics.LOOP_LAG.labels("watches").set_function(supervisor.lag)
                 self._supervisor, self._resynced_at = supervisor, time.monotonic()
                 async with asyncio.TaskGroup() as tasks:
@@ -100,8 +100,8 @@ class App:
 
         def tell(kind: str, event: handlers.RawEvent) -> None:
             body = event["object"]
-            if event["type"] is None and store.was_told(kind, body):
-                self._relisted.set()  # what was deleted meanwhile is told by nobody
+            if event["type"] is None:
+                self._relisted.set()  # what was deleted before this list, and after ours, is told by nobody
             key = store.tell(kind, body, gone=event["type"] == "DELETED")
             if key:
                 self._look(key)
@@ -173,6 +173,10 @@ class App:
         """Let the index be looked at soon, once for all that happens within a moment; who does not lead looks at nothing."""
         if self._leading:
             self._queue.add_within(key, SETTLE)
+
+    async def _until_served(self, resync: Resync) -> bool:
+        self._relisted.set()  # the watches may find nothing to list
+        return await self._wait_for_api(resync)
 
     async def _wait_for_api(self, resync: Resync) -> bool:
         """Wait until all kinds are served and may be read; return False when stopped meanwhile. kopf would look once and never again.

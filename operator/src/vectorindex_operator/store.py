@@ -59,11 +59,6 @@ class Store:
         self._told[kind] = max(self._told.get(kind, 0), entry.told)
         return key
 
-    def was_told(self, kind: str, body: Mapping[str, Any]) -> bool:
-        """Tell whether a watch has told of this object before."""
-        entry = self._entries.get(_ref(kind, body))
-        return entry is not None and entry.told > 0
-
     def put(self, kind: str, body: Mapping[str, Any]) -> None:
         """Take in what the API server answered to a request of our own."""
         self._set(kind, body, gone=False)

@@ -238,6 +238,25 @@ def test_lists_of_the_past_change_nothing(started: Proxied, cluster: RunningClus
     assert objects(cluster, namespace).keys() == before.keys()
 
 
+def test_what_goes_between_our_lists_and_those_of_the_watches_is_noticed(started: Proxied, cluster: RunningCluster, namespace: str) -> None:
+    lists, deleted = itertools.count(1), threading.Event()
+
+    def hold_back(call: Call) -> Reply | None:
+        if call.is_kopfs and call.verb == "list":
+            assert deleted.wait(20)
+        return None
+
+    def delete(call: Call) -> None:
+        if not call.is_kopfs and (call.verb, call.resource) == ("list", "pods") and next(lists) == 2:  # pods are listed last
+            cluster.kubectl("delete", "service", "docs-index", "-n", namespace)
+            deleted.set()
+
+    started.process.kill()
+    with started.proxy.fault(answer=hold_back, done=delete):
+        started.process.start()
+    wait_for("the lost object is back", lambda: deleted.is_set() and len(objects(cluster, namespace)) == 7, CAUGHT_UP)
+
+
 def restart(operator: Proxied) -> None:
     operator.process.kill()
     operator.process.start()

@@ -476,18 +476,6 @@ def _owners(cluster: RunningCluster, namespace: str) -> set[str]:
     return {item["metadata"]["ownerReferences"][0]["uid"] for item in found.values()} if len(found) == 7 else set()
 
 
-def test_killed_between_any_two_writes_it_ends_with_the_same_objects(
-    cluster: RunningCluster, operator: OperatorProcess, namespace: str, apply: Apply, read: Read
-) -> None:
-    apply()
-    for _ in range(3):
-        operator.kill()
-        operator.start()
-        time.sleep(0.05)
-    wait_condition(read, "Ready", "False", "Starting")
-    assert len(children(cluster, namespace)) == 7
-
-
 def test_no_password_comes_near_the_operator(
     cluster: RunningCluster, operator: OperatorProcess, namespace: str, apply: Apply, read: Read
 ) -> None:
