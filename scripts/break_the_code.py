@@ -1,7 +1,7 @@
 """Break a promise on purpose, and see a named test fail: `make break` does it for each entry below.
 
-Each entry takes one thing out of a copy of the indexer and runs the tests that guard it. A break that no test notices is an error,
-and so is an entry that no longer fits the code.
+Each entry takes one thing out of a copy of the indexer or the operator and runs the tests that guard it. A break that no test notices is
+an error, and so is an entry that no longer fits the code.
 """
 
 import os
@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "indexer" / "src" / "vectorindex_indexer"
+INDEXER = ROOT / "indexer" / "src" / "vectorindex_indexer"
+OPERATOR = ROOT / "operator" / "src" / "vectorindex_operator"
 SOURCE_TESTS = "tests/integration/indexer/test_source.py"
 CYCLE_TESTS = "tests/integration/indexer/test_cycle.py"
 BLINDNESS_TESTS = "tests/integration/indexer/test_blindness.py"
 GUARD_TESTS = "tests/integration/indexer/test_guards.py"
 REPLICA_TESTS = "tests/integration/indexer/test_replica.py"
+LEASE_TESTS = "tests/integration/operator/test_lease.py"
+SUPERVISION_TESTS = "tests/integration/operator/test_supervision.py"
+HANDLER_TESTS = "tests/unit/operator/test_handlers.py"
 DIGEST_COLUMN_TESTS = "tests/integration/indexer/test_digest_columns.py"
 
 
@@ -31,6 +35,7 @@ class Break:
     old: str
     new: str
     tests: tuple[str, str]
+    package: Path = INDEXER
 
 
 BREAKS = (
@@ -328,6 +333,86 @@ BREAKS = (
         "                pass",
         ("tests/integration/indexer/test_slots.py", "hanging_holder"),
     ),
+    Break(
+        "no write passes a shut fence",
+        "cluster.py",
+        '        if method != "GET" and not _is_lease(path) and not self._fence.may_write():',
+        "        if False:",
+        (LEASE_TESTS, "connection_stands"),
+        OPERATOR,
+    ),
+    Break(
+        "the fence is asked again once the connection stands",
+        "cluster.py",
+        "            self._check(req.method, req.url.path)",
+        "            pass",
+        (LEASE_TESTS, "connection_stands"),
+        OPERATOR,
+    ),
+    Break(
+        "a lease is taken only after it stood still",
+        "lease.py",
+        "        return self._fence.clock() - self._seen_at >= lasts",
+        "        return True",
+        (LEASE_TESTS, "stood_still"),
+        OPERATOR,
+    ),
+    Break(
+        "the fence counts from before the renewal",
+        "lease.py",
+        "        self._fence.open_until(started + ",
+        "        self._fence.open_until(self._fence.clock() + ",
+        (LEASE_TESTS, "counted_from_before"),
+        OPERATOR,
+    ),
+    Break(
+        "a deleted lease is waited for",
+        "lease.py",
+        "            if first and lease is None:",
+        "            if lease is None:",
+        (LEASE_TESTS, "invitation"),
+        OPERATOR,
+    ),
+    Break(
+        "a leader told to end releases its lease",
+        "app.py",
+        "            await election.release()",
+        "            pass",
+        ("tests/integration/operator/test_availability.py", "told_to_end"),
+        OPERATOR,
+    ),
+    Break(
+        "a stream that ended quietly begins anew",
+        "supervisor.py",
+        "                elif time.monotonic() - missing_since > ",
+        "                elif time.monotonic() - missing_since > 1e9 + ",
+        (SUPERVISION_TESTS, "without_a_word"),
+        OPERATOR,
+    ),
+    Break(
+        "whatever hangs, the process ends",
+        "__main__.py",
+        "    _end_within(END_LIMIT, STUCK)\n",
+        "",
+        (SUPERVISION_TESTS, "blocked_event_loop"),
+        OPERATOR,
+    ),
+    Break(
+        "a login counts as new each time",
+        "handlers.py",
+        "    return replace(found, expiration=datetime.datetime.now(datetime.UTC) + LOGIN_LIFE)",
+        "    return found",
+        (HANDLER_TESTS, "equal_credentials"),
+        OPERATOR,
+    ),
+    Break(
+        "the watches never give up",
+        "handlers.py",
+        "        while True:\n            yield pause",
+        "        for _ in range(8):\n            yield pause",
+        (HANDLER_TESTS, "tries_never_end"),
+        OPERATOR,
+    ),
 )
 
 AROUND = """
@@ -342,12 +427,12 @@ def _around(live: Any, within: Any) -> sa.Subquery:
 
 def run(one: Break) -> str:
     """Return the first test that failed, "" if none did. Raise LookupError when the entry does not fit the code."""
-    text = (PACKAGE / one.file).read_text(encoding="utf-8")
+    text = (one.package / one.file).read_text(encoding="utf-8")
     if text.count(one.old) != 1:
         raise LookupError(f"{one.file} holds the text to be replaced {text.count(one.old)} times, expected once")
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "vectorindex_indexer"
-        shutil.copytree(PACKAGE, copy)
+        copy = Path(folder) / one.package.name
+        shutil.copytree(one.package, copy)
         broken = text.replace(one.old, one.new) + (AROUND if "_around" in one.new else "")
         (copy / one.file).write_text(broken, encoding="utf-8")
         path, expression = one.tests

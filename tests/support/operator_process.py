@@ -81,9 +81,13 @@ class OperatorProcess:
 
     def start(self) -> None:
         """Start it and wait until it watches."""
+        self.launch()
+        wait_for("the operator is ready", lambda: self.answers("/readyz"))
+
+    def launch(self) -> None:
+        """Start it and wait for nothing."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(self._command, env=self._environment, stdout=output, stderr=subprocess.STDOUT)
-        wait_for("the operator is ready", lambda: self.answers("/readyz"))
 
     @property
     def pid(self) -> int:

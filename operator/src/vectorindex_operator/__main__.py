@@ -23,7 +23,7 @@ STUCK: Final = 4
 
 SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
-END_LIMIT: Final = timedelta(seconds=9)
+END_LIMIT: Final = timedelta(seconds=8)
 """Well below `terminationGracePeriodSeconds` of the chart."""
 
 

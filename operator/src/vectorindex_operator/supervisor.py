@@ -32,7 +32,7 @@ PATIENCE: Final = timedelta(seconds=20)
 HUNG: Final = timedelta(seconds=60)
 """A loop of kopf's that did nothing for so long can be ended only with the process."""
 
-STOPPING: Final = timedelta(seconds=5)
+STOPPING: Final = timedelta(seconds=3)
 """How long the end of kopf is waited for when the operator ends."""
 
 _STREAM: Final = "watcher for "  # so kopf names the task of each stream

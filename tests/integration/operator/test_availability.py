@@ -149,6 +149,7 @@ def written(cluster: RunningCluster, namespace: str) -> dict[str, str]:
     return {f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["resourceVersion"] for item in items}
 
 
+@pytest.mark.slow
 def test_a_leader_cut_off_from_the_api_server_ends_in_time_and_comes_back(pair: Pair, namespace: str, apply: Apply) -> None:
     leader, standby = pair.roles()
     pair.gate_of(leader).silence()

@@ -120,15 +120,20 @@ def alone(cluster: RunningCluster, operator: OperatorProcess, tmp_path: Path) ->
     operator.start()
 
 
+@pytest.mark.parametrize("begun", ["before", pytest.param("meanwhile", marks=pytest.mark.slow)])
 def test_without_its_definition_it_is_not_ready_and_works_when_that_is_back(
-    cluster: RunningCluster, alone: Callable[..., OperatorProcess], namespace: str, apply: Apply
+    cluster: RunningCluster, alone: Callable[..., OperatorProcess], namespace: str, apply: Apply, begun: str
 ) -> None:
     process = alone()
     process.start()
     cluster.kubectl("delete", "crd", "vectorindexes.vectorindex.dev")
     try:
         wait_for("it is not ready", lambda: not process.answers("/readyz"), 15)
-        assert process.answers("/livez")
+        if begun == "meanwhile":
+            assert process.stop() == 0
+            process.launch()
+        wait_for("it is alive", lambda: process.answers("/livez"))
+        assert not process.answers("/readyz")
     finally:
         cluster.kubectl("apply", "--server-side", "-f", ROOT / "crds" / "vectorindexes.yaml")
     wait_for("the kind is served", lambda: cluster.try_kubectl("get", "vidx", "-n", namespace).returncode == 0)
@@ -149,15 +154,16 @@ def try_apply(apply: Apply) -> bool:
 
 BLOCKED = """
 import sys, time
-from vectorindex_operator import app, reconcile
-from vectorindex_operator.__main__ import main
+from datetime import timedelta
+from vectorindex_operator import __main__, app, reconcile
 
 async def reconcile_for_ever(self, key):
     time.sleep(3600)
 
 reconcile.Reconciler.reconcile = reconcile_for_ever
 app.LOOP_STUCK /= 10
-sys.exit(main())
+__main__.END_LIMIT = timedelta(seconds=2)  # not to wait for
+sys.exit(__main__.main())
 """
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import inspect
 import itertools
 
 import kopf
@@ -19,6 +20,7 @@ def test_settings_whose_defaults_failed_are_set() -> None:
     assert settings.queueing.error_delays == (1, 1, 2, 3, 5, 8, 13, 21, 34, 60)
     assert settings.scanning.disabled is True  # no rights on definitions and namespaces
     assert settings.posting.enabled is False
+    assert settings.queueing.worker_limit is None  # a slow object would hold up others
     assert settings.process.ultimate_exiting_timeout is None
 
 
@@ -53,7 +55,9 @@ def test_nothing_is_registered_that_would_write_finalizers_or_annotations() -> N
     assert not list(registry._changing.get_all_handlers())
     assert not list(registry._spawning.get_all_handlers())
     assert not list(registry._indexing.get_all_handlers())
-    assert len(list(registry._watching.get_all_handlers())) == 1 + len(names.CHILDREN)
+    watching = list(registry._watching.get_all_handlers())
+    assert len(watching) == 1 + len(names.CHILDREN)
+    assert all(inspect.iscoroutinefunction(handler.fn) for handler in watching)  # others would wait for a thread of a small pool
 
 
 def test_each_event_is_handed_on_with_its_kind() -> None:
