@@ -29,10 +29,19 @@ def scene(request: pytest.FixtureRequest) -> Iterator[World]:
 def prepared(request: pytest.FixtureRequest, scene: World) -> Iterator[World]:
     request.config.stash[SCENE] = scene
     try:
-        story.set_up(scene, f"watchNamespaces={{{SEARCH}}}")
+        story.set_up(scene, f"watchNamespaces={{{SEARCH}}}", f"networkPolicy.apiServerCIDRs={{{','.join(api_server_ranges(scene))}}}")
         yield scene
     finally:
         scene.close()
+
+
+def api_server_ranges(scene: World) -> list[str]:
+    """Return where the API server is: its Service and the endpoints behind it, as whoever installs the chart would look it up."""
+    ask = scene.kubernetes.get
+    slices = scene.kubernetes.items("endpointslices", "--namespace=default", "--selector=kubernetes.io/service-name=kubernetes")
+    endpoints = [address for part in slices for endpoint in part["endpoints"] for address in endpoint["addresses"]]
+    addresses = [*ask("service", "kubernetes", "--namespace=default")["spec"]["clusterIPs"], *endpoints]
+    return [f"{address}/{128 if ':' in address else 32}" for address in addresses]
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from examples.wordnet.steps.kubernetes import Manifest
 from examples.wordnet.steps.report import wait_until
 from examples.wordnet.steps.searching import watching
 from examples.wordnet.steps.story import make_queries
-from examples.wordnet.steps.world import INDEX, SEARCH, SYSTEM, World
+from examples.wordnet.steps.world import INDEX, SEARCH, World
 
 WRONG_PASSWORD = secrets.token_hex(12)
 Change = Callable[[dict[str, Any]], None]
@@ -93,7 +93,7 @@ def test_no_password_is_in_a_log_a_status_an_event_or_a_metric(bad: World) -> No
         kubernetes.kubectl("get", "vidx", f"--namespace={SEARCH}", "--output=yaml"),
         kubernetes.kubectl("get", "events", "--all-namespaces", "--output=yaml"),
         kubernetes.kubectl("get", "statefulsets,configmaps,pods", f"--namespace={SEARCH}", "--output=yaml"),
-        kubernetes.kubectl("logs", f"--namespace={SYSTEM}", f"deployment/{world.RELEASE}", "--tail=-1"),
+        world.operator_logs(bad),
     ]
     for pod in kubernetes.items("pods", f"--namespace={SEARCH}", "--selector=vectorindex.dev/index"):
         name = pod["metadata"]["name"]

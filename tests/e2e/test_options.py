@@ -102,13 +102,8 @@ def test_while_suspended_changes_wait_and_consistent_says_so(scene: World, kept:
 def test_only_pods_of_the_own_namespace_may_search(scene: World) -> None:
     """The default NetworkPolicy, enforced: the same client is answered here and not from elsewhere."""
     assert search(scene, scene.upstream.live().vectors[:1]).proven
-    scene.kubernetes.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OTHER}})
-    scene.kubernetes.apply(
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CLIENT}, "data": {"client.py": ""}},
-        world.build_client(scene.images.indexer),
-        namespace=OTHER,
-    )
-    scene.kubernetes.kubectl("wait", f"pod/{CLIENT}", f"--namespace={OTHER}", "--for=condition=Ready", "--timeout=60s", timeout_seconds=70)
+    world.make_namespace(scene, OTHER)
+    world.start_client(scene, OTHER)
     try:
         code = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=4)"
         host = f"{INDEX}-index.{SEARCH}.svc.cluster.local"

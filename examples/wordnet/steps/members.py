@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from .report import StepError, wait_until
-from .world import RELEASE, SEARCH, SYSTEM, World, pods_of
+from .world import SEARCH, SYSTEM, World, leading_operator, pods_of
 
 FETCH = "import sys, urllib.request; sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())"
 
@@ -71,8 +71,8 @@ def metrics(world: World, pod: str) -> Metrics:
 
 
 def operator_metrics(world: World) -> Metrics:
-    """Return the metrics of the operator."""
-    return parse_metrics(fetch(world, SYSTEM, f"deployment/{RELEASE}", "/metrics"))
+    """Return the metrics of the operator that acts."""
+    return parse_metrics(fetch(world, SYSTEM, leading_operator(world), "/metrics"))
 
 
 def as_of(document: dict[str, Any]) -> datetime:

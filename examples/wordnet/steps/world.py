@@ -113,10 +113,15 @@ def build_images() -> Images:
 
 
 def set_up_namespaces(world: World) -> None:
-    """Make both namespaces, under the strictest Pod Security there is."""
-    labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
+    """Make both namespaces."""
     for name in (SYSTEM, SEARCH):
-        world.kubernetes.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+        make_namespace(world, name)
+
+
+def make_namespace(world: World, name: str) -> None:
+    """Make a namespace, under the strictest Pod Security there is."""
+    labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
+    world.kubernetes.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 
 
 def set_up_postgres(world: World) -> None:
@@ -173,15 +178,16 @@ def image_values(key: str, image: str) -> list[str]:
     return [f"{key}.repository={repository}", f"{key}.tag={tag}"]
 
 
-def start_client(world: World) -> None:
+def start_client(world: World, namespace: str = SEARCH) -> None:
     """Start the pod that searches."""
     script = (WORDNET / "client.py").read_text()
     world.kubernetes.apply(
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CLIENT}, "data": {"client.py": script}},
         build_client(world.images.indexer),
-        namespace=SEARCH,
+        namespace=namespace,
     )
-    world.kubernetes.kubectl("wait", f"pod/{CLIENT}", f"--namespace={SEARCH}", "--for=condition=Ready", "--timeout=60s", timeout_seconds=70)
+    wait = ("wait", f"pod/{CLIENT}", f"--namespace={namespace}", "--for=condition=Ready", "--timeout=60s")
+    world.kubernetes.kubectl(*wait, timeout_seconds=70)
 
 
 def build_client(image: str) -> Manifest:
@@ -229,6 +235,26 @@ def pods_of(world: World, index: str) -> list[Manifest]:
     """Return the pods of an index."""
     pods = world.kubernetes.items("pods", f"--namespace={SEARCH}", f"--selector=vectorindex.dev/index={index}")
     return sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))
+
+
+def operators(world: World) -> list[str]:
+    """Return the names of the operator's pods."""
+    pods = world.kubernetes.items("pods", f"--namespace={SYSTEM}", "--selector=app.kubernetes.io/component=operator")
+    return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+
+def leading_operator(world: World) -> str:
+    """Return the name of the pod that acts, as the Lease tells."""
+    holder = world.kubernetes.get("lease", RELEASE, f"--namespace={SYSTEM}")["spec"].get("holderIdentity")
+    if not holder:
+        raise StepError("no operator holds the Lease")
+    return str(holder).partition("_")[0]
+
+
+def operator_logs(world: World, lines: int = -1) -> str:
+    """Return what the operators have logged, or the last lines of it."""
+    own = "--selector=app.kubernetes.io/component=operator"
+    return world.kubernetes.kubectl("logs", f"--namespace={SYSTEM}", own, "--prefix", f"--tail={lines}")
 
 
 def conditions(world: World, index: str) -> dict[str, Manifest]:
