@@ -30,6 +30,7 @@ from vectorindex_operator.settings import Settings, parse_settings
 ROOT: Final = Path(__file__).resolve().parents[1]
 CHART: Final = ROOT / "charts" / "vectorindex"
 EXCEPTIONS: Final = ROOT / "charts" / "checkov-exceptions.yaml"
+WORDNET: Final = ROOT / "examples" / "wordnet" / "vectorindex.yaml"
 REQUIREMENTS: Final = ROOT / "requirements" / "checkov.txt"
 INSTALLS: Final = {"one-namespace": (), "whole-cluster": ("clusterWide=true",)}
 DOCKERFILES: Final = ("operator", "indexer")
@@ -108,9 +109,16 @@ def build_manifests() -> dict[str, list[Manifest]]:
     """Return what is checked: the chart's objects for each way to install it, and what the operator so installed makes of VectorIndexes."""
     rendered = {f"chart-{name}": render_chart(settings) for name, settings in INSTALLS.items()}
     settings = read_settings(rendered["chart-one-namespace"])
-    example = yaml.safe_load((ROOT / "examples" / "wordnet" / "vectorindex.yaml").read_text())["spec"]
-    specs = {"example": example, "single": {**example, "replicas": 1}, "everything": EVERYTHING}
+    specs = {path.stem: read_spec(path) for path in (WORDNET, *sorted((ROOT / "crds" / "examples").glob("*.yaml")))}
+    specs["everything"] = EVERYTHING
     return rendered | {f"generated-{name}": build_generated(spec, settings) for name, spec in specs.items()}
+
+
+def read_spec(path: Path) -> Manifest:
+    """Return the spec of the VectorIndex in a file that may hold other objects, too."""
+    (spec,) = [manifest["spec"] for manifest in yaml.safe_load_all(path.read_text()) if manifest["kind"] == "VectorIndex"]
+    found: Manifest = spec
+    return found
 
 
 def render_chart(settings: Iterable[str]) -> list[Manifest]:
