@@ -413,6 +413,14 @@ BREAKS = (
         (HANDLER_TESTS, "tries_never_end"),
         OPERATOR,
     ),
+    Break(
+        "nothing left out makes the operator serve all namespaces",
+        "settings.py",
+        '_required(environment, name).split(",")',
+        '(environment.get(name, "").strip() or EVERYWHERE).split(",")',
+        ("tests/unit/operator/test_settings.py", "only_when_that_is_said"),
+        OPERATOR,
+    ),
 )
 
 AROUND = """
