@@ -1,13 +1,15 @@
 """Two real operators on a real API server: one acts, the other takes over, and who no longer leads changes nothing."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.api_proxy import ApiProxy, Call, api_proxy
 from tests.support.cluster import RunningCluster
 from tests.support.gate import Gate, gate
 from tests.support.operator_process import SYSTEM, OperatorProcess, make_account, wait_for
@@ -27,6 +29,7 @@ class Pair:
     cluster: RunningCluster
     processes: tuple[OperatorProcess, OperatorProcess]
     gates: tuple[Gate, Gate]
+    proxies: tuple[ApiProxy, ApiProxy]
 
     def roles(self) -> tuple[OperatorProcess, OperatorProcess]:
         """Return who leads and who waits."""
@@ -38,6 +41,9 @@ class Pair:
     def gate_of(self, process: OperatorProcess) -> Gate:
         return self.gates[self.processes.index(process)]
 
+    def proxy_of(self, process: OperatorProcess) -> ApiProxy:
+        return self.proxies[self.processes.index(process)]
+
     def lease(self) -> Json:
         spec: Json = self.cluster.get("lease", LEASE, "-n", SYSTEM)["spec"]
         return spec
@@ -47,20 +53,22 @@ class Pair:
 def two(cluster: RunningCluster, operator: OperatorProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Provide two operators that elect one; that of the other tests rests meanwhile."""
     folder = tmp_path_factory.mktemp("pair")
-    path = make_account(cluster, folder)
-    config = json.loads(path.read_text())
-    server = urlsplit(config["clusters"][0]["cluster"]["server"])
+    account = make_account(cluster, folder)
     assert operator.stop() == 0
-    with gate(server.hostname or "", server.port or 443) as one, gate(server.hostname or "", server.port or 443) as two:
-        processes = []
-        for name, opening in (("one", one), ("two", two)):
-            config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{opening.port}"
-            own = folder / f"{name}.kubeconfig"
-            own.write_text(json.dumps(config))
-            environment = {"VECTORINDEX_LEASE_NAME": LEASE, "POD_NAME": name}
-            processes.append(OperatorProcess(own, folder / f"{name}.log", **environment))
+    processes, gates, proxies = [], [], []
+    with ExitStack() as stack:
+        for name in ("one", "two"):
+            own = folder / name
+            own.mkdir()
+            proxies.append(stack.enter_context(api_proxy(account, own)))
+            path = proxies[-1].wrap(account)
+            config = json.loads(path.read_text())
+            gates.append(stack.enter_context(gate("127.0.0.1", proxies[-1].port)))
+            config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{gates[-1].port}"
+            path.write_text(json.dumps(config))
+            processes.append(OperatorProcess(path, own / "operator.log", VECTORINDEX_LEASE_NAME=LEASE, POD_NAME=name))
         try:
-            yield Pair(cluster, (processes[0], processes[1]), (one, two))
+            yield Pair(cluster, (processes[0], processes[1]), (gates[0], gates[1]), (proxies[0], proxies[1]))
         finally:
             for process in processes:
                 process.end()
@@ -119,24 +127,32 @@ def test_a_leader_told_to_end_lets_the_other_lead_at_once(pair: Pair, namespace:
 
 
 def test_a_leader_that_slept_writes_nothing_and_ends(pair: Pair, namespace: str, apply: Apply) -> None:
-    """It sleeps with a change in its ears: what it was about to write would come after the other has acted."""
+    """It falls asleep in the midst of a look, with the answer to its first write on the way and the next one to be sent at once."""
     leader, standby = pair.roles()
-    apply("before")
-    wait_pods(pair, namespace, "before", 10)
-    leader.pause()
-    apply()
-    pair.cluster.kubectl("delete", "service", "before-index", "-n", namespace)
-    wait_pods(pair, namespace, "docs", 15)
-    wait_for("the service is back", lambda: pair.cluster.try_kubectl("get", "service", "before-index", "-n", namespace).returncode == 0)
-    time.sleep(max(0.0, 2 * DURATION.total_seconds() - 15))  # asleep for two leases in all
-    before = written(pair.cluster, namespace)
-    passed = len(leader.log.read_text())
-    leader.resume()
-    assert leader.wait(10) == LOST
+    sent: list[str] = []
+    asleep = threading.Event()
+
+    def note(call: Call) -> None:
+        if call.is_write and call.namespace == namespace:
+            sent.append(f"{call.verb} {call.resource}")
+
+    def fall_asleep(call: Call) -> None:
+        if call.is_write and call.namespace == namespace and not asleep.is_set():
+            leader.pause()
+            asleep.set()
+
+    with pair.proxy_of(leader).fault(answer=note, done=fall_asleep):
+        apply()
+        assert asleep.wait(10)
+        slept = time.monotonic()
+        wait_pods(pair, namespace, "docs", 15)
+        time.sleep(max(0.0, slept + 2 * DURATION.total_seconds() - time.monotonic()))  # two leases in all
+        before = written(pair.cluster, namespace)
+        assert len(sent) == 1
+        leader.resume()
+        assert leader.wait(10) == LOST
+    assert sent[1:] == []
     assert written(pair.cluster, namespace) == before
-    said = leader.log.read_text()[passed:]
-    assert "created" not in said
-    assert "applied" not in said
     leader.start()  # as Kubernetes does
     assert standby.leads()
     assert not leader.leads()
