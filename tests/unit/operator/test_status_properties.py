@@ -109,9 +109,13 @@ PODS = st.fixed_dictionaries(
 )
 INDEXES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
-        "annotations": st.dictionaries(
-            st.sampled_from([names.VALIDATE_REQUESTED_AT, names.REBUILD_REQUESTED_AT, names.APPROVE_PLAN]),
-            st.sampled_from(["2026-11-25T09:00:00Z", "soon", PLANS[0], ",".join(PLANS)]),
+        "annotations": st.fixed_dictionaries(
+            {},
+            optional={
+                names.VALIDATE_REQUESTED_AT: st.sampled_from(["2026-11-25T09:00:00Z", "soon"]),
+                names.REBUILD_REQUESTED_AT: st.sampled_from(["2026-11-25T09:00:00Z", "soon"]),
+                names.APPROVE_PLAN: st.sampled_from([PLANS[0], ",".join(PLANS), "soon"]),
+            },
         ),
         "generation": st.sampled_from([1, 2]),
         "replicas": st.sampled_from([1, 2, 5]),
