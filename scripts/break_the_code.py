@@ -419,6 +419,9 @@ BREAKS = (
         '_required(environment, name).split(",")',
         '(environment.get(name, "").strip() or EVERYWHERE).split(",")',
         ("tests/unit/operator/test_settings.py", "only_when_that_is_said"),
+        OPERATOR,
+    ),
+    Break(
         "text of any script reaches the status (escapes are left out of what is applied)",
         "cluster.py",
         "body = json.dumps(body, ensure_ascii=False).encode()",
