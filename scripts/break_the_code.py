@@ -453,6 +453,13 @@ BREAKS = (
         ("tests/unit/operator/test_objects.py", "old_resource"),
         OPERATOR,
     ),
+    Break(
+        "a replica ends when it is told to while it still loads its modules",
+        "entry.py",
+        "    signal.signal(signal.SIGTERM, _leave)\n",
+        "",
+        ("tests/unit/indexer/test_entry.py", "told_to_end"),
+    ),
 )
 
 AROUND = """

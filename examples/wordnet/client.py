@@ -1,7 +1,7 @@
 """A client of the search API that runs in a pod, with nothing but Python. Input is one JSON document on standard input, output another.
 
-`search` answers a batch of queries once. `watch` asks one query after the other, each over a new connection and without a second try, until
-its input says stop, and tells how many were answered, how many were not, and whether an id that must never appear did.
+`search` answers a batch of queries once. `watch` asks one query after the other without a second try, over a new connection each or over
+some that are kept, until its input says stop; it tells how many were answered, how many were not, and whether an id appeared that must not.
 """
 
 import base64
@@ -12,8 +12,11 @@ import time
 import urllib.error
 import urllib.request
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
+from http.client import HTTPConnection, HTTPException
+from itertools import cycle
 from typing import Any
+from urllib.parse import urlsplit
 
 TIMEOUT_SECONDS = 10
 KEPT_MESSAGES = 5
@@ -49,43 +52,88 @@ def search(task: dict[str, Any]) -> dict[str, Any]:
     return {"results": found, "proven": all(answer["proven"] for answer in answers), "generations": [a["generation"] for a in answers]}
 
 
-def watch(task: dict[str, Any], source: Iterable[str]) -> dict[str, Any]:
-    """Ask until `source` says stop, or ends."""
-    ended = threading.Event()
+class Kept:
+    """A connection kept from request to request, as applications keep theirs; there is a new one only when the server said it closes."""
 
-    def await_end() -> None:
-        # A line that says so, not only the end of the input: not every way into a pod passes that on.
-        for line in source:
-            if line.strip() == STOP:
-                break
-        ended.set()
+    def __init__(self, url: str) -> None:
+        address = urlsplit(url)
+        self.opened = 0
+        self._path = address.path
+        self._connection = HTTPConnection(address.netloc, timeout=TIMEOUT_SECONDS)
 
-    threading.Thread(target=await_end, daemon=True).start()
-    forbidden = set(task["forbidden"])
-    told: dict[str, Any] = {"answered": 0, "failed": 0, "unproven": 0, "forbidden": 0, "messages": [], "slowest_seconds": 0.0}
-    for vector in repeat(unpack(task["vectors"], task["dimension"])):
-        if ended.is_set():
-            return told
-        started = time.monotonic()
+    def post(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Send one request and return the answer."""
+        self.opened += self._connection.sock is None
         try:
-            answer = post(task["url"], {"vector": vector, "k": task["k"]})
-        except (OSError, ValueError) as error:
-            told["failed"] += 1
-            text = error.read(500).decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else ""
-            told["messages"] = [*told["messages"], f"{time.strftime('%H:%M:%S')} {error} {text}"][-KEPT_MESSAGES:]
-        else:
-            told["answered"] += 1
-            told["unproven"] += not answer["proven"]
-            told["forbidden"] += any(hit["id"] in forbidden for hit in answer["results"])
-        told["slowest_seconds"] = max(told["slowest_seconds"], time.monotonic() - started)
-        time.sleep(task["pause_seconds"])
-    return told
+            self._connection.request("POST", self._path, json.dumps(document).encode(), {"Content-Type": "application/json"})
+            response = self._connection.getresponse()
+            body = response.read()
+        except (OSError, HTTPException):
+            self._connection.close()
+            raise
+        if response.status != 200:
+            raise ValueError(f"HTTP {response.status} {body[:500].decode(errors='replace')}")
+        answer: dict[str, Any] = json.loads(body)
+        return answer
 
 
-def repeat(vectors: list[list[float]]) -> Iterator[list[float]]:
-    """Yield the vectors again and again."""
-    while True:
-        yield from vectors
+class Tally:
+    """What came of the searches of several threads."""
+
+    def __init__(self, forbidden: Iterable[int]) -> None:
+        self._forbidden = set(forbidden)
+        self._lock = threading.Lock()
+        self.told: dict[str, Any] = {"answered": 0, "failed": 0, "unproven": 0, "forbidden": 0, "messages": [], "slowest_seconds": 0.0}
+
+    def search(self, ask: Callable[[], dict[str, Any]]) -> None:
+        """Make one search and count what came of it."""
+        started = time.monotonic()
+        answer, message = None, ""
+        try:
+            answer = ask()
+        except urllib.error.HTTPError as error:
+            message = f"{error} {error.read(500).decode(errors='replace')}"
+        except (OSError, ValueError, HTTPException) as error:
+            message = f"{type(error).__name__} {error}"
+        seconds = time.monotonic() - started
+        with self._lock:
+            self.told["slowest_seconds"] = max(self.told["slowest_seconds"], seconds)
+            if answer is None:
+                self.told["failed"] += 1
+                self.told["messages"] = [*self.told["messages"], f"{time.strftime('%H:%M:%S')} {message}"][-KEPT_MESSAGES:]
+                return
+            self.told["answered"] += 1
+            self.told["unproven"] += not answer["proven"]
+            self.told["forbidden"] += any(hit["id"] in self._forbidden for hit in answer["results"])
+
+
+def watch(task: dict[str, Any], source: Iterable[str]) -> dict[str, Any]:
+    """Ask until `source` says stop, or ends. `kept` connections are used side by side; without any, each search opens its own."""
+    ended = threading.Event()
+    tally = Tally(task["forbidden"])
+    vectors = unpack(task["vectors"], task["dimension"])
+    connections = [Kept(task["url"]) for _ in range(task["kept"])]
+
+    def ask_all(place: int, send: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        for vector in cycle(vectors[place:] + vectors[:place]):
+            if ended.is_set():
+                return
+            document = {"vector": vector, "k": task["k"]}
+            tally.search(lambda: send(document))  # noqa: B023  called at once
+            time.sleep(task["pause_seconds"])
+
+    senders = [kept.post for kept in connections] or [lambda document: post(task["url"], document)]
+    threads = [threading.Thread(target=ask_all, args=(place % len(vectors), send)) for place, send in enumerate(senders)]
+    for thread in threads:
+        thread.start()
+    # A line that says so, not only the end of the input: not every way into a pod passes that on.
+    for line in source:
+        if line.strip() == STOP:
+            break
+    ended.set()
+    for thread in threads:
+        thread.join()
+    return tally.told | {"opened": sum(kept.opened for kept in connections)}
 
 
 def main() -> None:

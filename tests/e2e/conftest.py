@@ -8,7 +8,8 @@ import pytest
 from examples.wordnet.steps import story, world
 from examples.wordnet.steps.kubernetes import Kubernetes
 from examples.wordnet.steps.story import Done
-from examples.wordnet.steps.world import SEARCH, World
+from examples.wordnet.steps.world import World
+from tests.support import scenes
 from tests.support.cluster import node_cluster
 
 CLUSTER = "test-main"
@@ -16,7 +17,7 @@ CLUSTER = "test-main"
 
 @pytest.fixture(scope="session")
 def scene(request: pytest.FixtureRequest) -> Iterator[World]:
-    """Everything but the VectorIndex. The operator has rights in one namespace only; the demo's has them everywhere."""
+    """Everything but the VectorIndex. The operator has rights in two namespaces only; the demo's has them everywhere."""
     if os.environ.get("CLUSTER") == "external":
         yield from prepared(request, world.open_external())
         return
@@ -29,19 +30,11 @@ def scene(request: pytest.FixtureRequest) -> Iterator[World]:
 def prepared(request: pytest.FixtureRequest, scene: World) -> Iterator[World]:
     request.config.stash[SCENE] = scene
     try:
-        story.set_up(scene, f"watchNamespaces={{{SEARCH}}}", f"networkPolicy.apiServerCIDRs={{{','.join(api_server_ranges(scene))}}}")
+        scenes.make_leaving_namespace(scene)
+        story.set_up(scene, *scenes.operator_values(scene))
         yield scene
     finally:
         scene.close()
-
-
-def api_server_ranges(scene: World) -> list[str]:
-    """Return where the API server is: its Service and the endpoints behind it, as whoever installs the chart would look it up."""
-    ask = scene.kubernetes.get
-    slices = scene.kubernetes.items("endpointslices", "--namespace=default", "--selector=kubernetes.io/service-name=kubernetes")
-    endpoints = [address for part in slices for endpoint in part["endpoints"] for address in endpoint["addresses"]]
-    addresses = [*ask("service", "kubernetes", "--namespace=default")["spec"]["clusterIPs"], *endpoints]
-    return [f"{address}/{128 if ':' in address else 32}" for address in addresses]
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +47,11 @@ def index(scene: World) -> float:
 def done() -> Done:
     """What tests did to the replicas on purpose."""
     return Done()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What searches for passwords comes last, when everything has happened that could have told them."""
+    items.sort(key=lambda item: item.path.name == "test_secrets.py")
 
 
 SCENE = pytest.StashKey[World]()

@@ -70,12 +70,18 @@ class Watch:
     unproven: int = 0
     forbidden: int = 0
     slowest_seconds: float = 0.0
+    opened: int = 0  # connections, where they are kept
     messages: Sequence[str] = ()
 
 
 @contextmanager
-def watching(world: World, queries: NDArray[np.float32], forbidden: NDArray[np.int64], index: str = INDEX) -> Iterator[Watch]:
-    """Search through the Service, one query after the other without a second try, as long as the block runs."""
+def watching(
+    world: World, queries: NDArray[np.float32], forbidden: NDArray[np.int64], index: str = INDEX, *, kept: int = 0
+) -> Iterator[Watch]:
+    """Search through the Service, one query after the other without a second try, as long as the block runs.
+
+    Each search opens a connection of its own, or `kept` connections are used side by side and opened anew when the server says it closes.
+    """
     watch = Watch()
     task = {
         "url": search_url(index),
@@ -83,7 +89,8 @@ def watching(world: World, queries: NDArray[np.float32], forbidden: NDArray[np.i
         "dimension": DIMENSION,
         "k": 10,
         "forbidden": forbidden.tolist(),
-        "pause_seconds": WATCH_PAUSE_SECONDS,
+        "pause_seconds": WATCH_PAUSE_SECONDS * max(1, kept),
+        "kept": kept,
     }
     process = world.kubernetes.start("exec", f"--namespace={SEARCH}", "--stdin", CLIENT, "--", *SCRIPT, "watch")
     if process.stdin is None:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -207,28 +207,54 @@ ATTACKS: Final = (
 )
 
 
-def heal_saved_index(scene: World, done: Done, attack: Attack) -> float:
-    """Damage the saved index of one pod and restart its container; return the seconds from the kill to a proven replica."""
-    pod = f"{INDEX}-index-{attack.pod}"
-    detail(f"{pod}: {attack.shown}")
+@dataclass(frozen=True)
+class Damaged:
+    """What was done to a saved index, by kind as ids, and when its container was told to end, by two clocks."""
+
+    found: Mapping[str, list[int]]
+    started: float
+    killed: datetime
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by kind."""
+        return {kind: len(ids) for kind, ids in self.found.items()}
+
+
+def damage_saved_index(scene: World, pod: str, kind: str, ghosts: Sequence[int] = ()) -> Damaged:
+    """Damage the saved index of a pod and restart its container; without `ghosts`, ids are made up."""
     wait_until(f"{pod} to have saved its newest state", lambda: is_saved(scene, pod), 45)
     restarts = restart_count(scene, pod)
-    dead = scene.upstream.dead_ids()
-    ghosts = [str(int(entity)) for entity in dead[:: len(dead) // 5][:5]]
-    arguments = [] if attack.kind == "flip" else ["--ghost", *ghosts]
-    told = scene.kubernetes.execute(SEARCH, pod, "python3", "-", attack.kind, DATA_FOLDER, *arguments, text=DAMAGE.read_text())
-    damage = {kind: len(json.loads(told)[kind]) for kind in KINDS}
+    arguments = ["--ghost", *map(str, ghosts)] if ghosts else []
+    told = json.loads(scene.kubernetes.execute(SEARCH, pod, "python3", "-", kind, DATA_FOLDER, *arguments, text=DAMAGE.read_text()))
     started = time.monotonic()
     killed: datetime = scene.upstream.execute("SELECT clock_timestamp()")[0][0]
     scene.kubernetes.execute(SEARCH, pod, "python3", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
     wait_until(f"the container of {pod} to restart", lambda: restart_count(scene, pod) > restarts, 60)
-    document = members.wait_for_proof(scene, pod, killed, 60)
-    seconds = time.monotonic() - started
-    check_healing(pod, attack, damage, document, members.metrics(scene, pod))
-    check_answers(scene, attack.pod)
-    done.drift[pod] = damage
+    return Damaged({kind: told[kind] for kind in KINDS}, started, killed)
+
+
+def heal_saved_index(scene: World, done: Done, attack: Attack) -> float:
+    """Damage the saved index of one pod and restart its container; return the seconds from the kill to a proven replica."""
+    pod = f"{INDEX}-index-{attack.pod}"
+    detail(f"{pod}: {attack.shown}")
+    seconds = heal_alone(scene, done, attack)
     world.wait_for_condition(scene, INDEX, "Consistent", 60)
     wait_for_all(scene, INDEX, replicas=2)
+    return seconds
+
+
+def heal_alone(scene: World, done: Done, attack: Attack) -> float:
+    """Do what `heal_saved_index` does as far as the pod alone does it: no operator is needed."""
+    pod = f"{INDEX}-index-{attack.pod}"
+    dead = scene.upstream.dead_ids()
+    ghosts = [] if attack.kind == "flip" else [int(entity) for entity in dead[:: len(dead) // 5][:5]]
+    damaged = damage_saved_index(scene, pod, attack.kind, ghosts)
+    document = members.wait_for_proof(scene, pod, damaged.killed, 60)
+    seconds = time.monotonic() - damaged.started
+    check_healing(pod, attack, damaged.counts, document, members.metrics(scene, pod))
+    check_answers(scene, attack.pod)
+    done.drift[pod] = damaged.counts
     return seconds
 
 

@@ -45,7 +45,7 @@ def watch_with(monkeypatch: pytest.MonkeyPatch, outcomes: list[dict[str, Any] | 
 
     monkeypatch.setattr(client, "post", post)
     vectors = base64.b64encode(array("f", [0.5, 0.25]).tobytes()).decode()
-    task = {"url": "http://x", "vectors": vectors, "dimension": 2, "k": 1, "forbidden": [7], "pause_seconds": 0}
+    task = {"url": "http://x", "vectors": vectors, "dimension": 2, "k": 1, "forbidden": [7], "pause_seconds": 0, "kept": 0}
     return client.watch(task, lines())
 
 
