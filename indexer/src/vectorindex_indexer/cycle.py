@@ -110,6 +110,7 @@ class _Tally:
     def __init__(self) -> None:
         self.source_drift: list[Drift] = []
         self.index_drift: list[Drift] = []
+        self.released: list[Drift] = []
         self.followed = Followed()
         self.examined = False
         self.live = 0
@@ -122,6 +123,10 @@ class _Tally:
         self.live += live
         self.source_drift.append(source_drift)
         self.index_drift.append(index_drift)
+
+    def release(self, drift: Drift) -> None:
+        """Count drift of earlier checks that waited until now and was repaired."""
+        self.released.append(drift)
 
     def follow(self, change: Change) -> None:
         """Count changes that were applied."""
@@ -139,7 +144,7 @@ class _Tally:
             found=Layers(l0, l1),
             examined=self.examined,
             source_rows=self.live,
-            drift=compare.merge_drift([*self.source_drift, *self.index_drift, waiting]),
+            drift=compare.merge_drift([*self.source_drift, *self.index_drift, waiting, *self.released]),
             followed=self.followed,
             pending=int(belief.pending.upstream.size),
             source_seconds=self.seconds,
@@ -202,6 +207,7 @@ class _Group:
         tally.examined |= bool(looked or self.broken)
 
         upstream = union(union([each.inserted, each.deleted, each.updated]) for each in differences.values())
+        waiting = self.find_pending(self.start, self.end).describe_drift(self.ledger).without(index_drift.ids).without(source_drift.ids)
         decision = self.decide(upstream, source_drift, index_drift)
         found = compare.merge_drift([source_drift, index_drift])
         if found.rows:
@@ -212,6 +218,8 @@ class _Group:
         self.compare_again(ledger, differences, decision.apply, found)
         self.control()
         tally.follow(decision.followed)
+        if not decision.wait_drift.size:
+            tally.release(waiting)
         return self.conclude(ledger, decision, tally)
 
     # --- L0

@@ -257,6 +257,8 @@ def test_mode_plan_says_what_it_would_do_and_does_it_once_approved(bench: Bench)
     done = bench.check(mode=HealingMode.PLAN, approved=bench.approve())
 
     assert (done.findings.result, bool(done.findings.carried_out)) == (Result.OK, True)
+    assert done.findings.drift.missing.tolist() == [key], "what was repaired is told, though an earlier check found it"
+    assert bench.check(mode=HealingMode.PLAN).findings.drift.rows == 0
     assert_true_to(bench.belief, bench.database)
 
 

@@ -206,6 +206,8 @@ def test_mode_observe_is_told_and_leaves_drift_alone(settings: Settings) -> None
         write_live(settings.live)
         wait_until("repaired", lambda: running.proven)
         assert running.status().drift.missing == 0
+        (repair,) = running.status().repairs
+        assert (repair.action, repair.result, repair.drift.missing, repair.sample_ids) == ("patch", "repaired", 1, [str(lost)])
 
 
 # --- what else the writer does beside checking
