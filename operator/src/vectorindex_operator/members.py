@@ -16,7 +16,7 @@ from vectorindex_operator.reports import Report, parse_report
 
 TIMEOUT: Final = timedelta(seconds=2)
 MAX_BYTES: Final = 256 * 1024
-MAX_PARALLEL: Final = 32
+MAX_PARALLEL: Final = 64
 
 
 @dataclass(frozen=True)

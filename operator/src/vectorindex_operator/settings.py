@@ -54,8 +54,8 @@ class Settings:
     poll_settled: timedelta = timedelta(seconds=10)
     """How often members are asked at most seldom; a shorter check period shortens it."""
 
-    workers: int = 8
-    """How many VectorIndexes are looked at side by side."""
+    workers: int = 32
+    """How many VectorIndexes are looked at side by side: most of a look is waiting, at worst 2 s for a pod that does not answer."""
 
 
 def parse_settings(environment: Mapping[str, str]) -> Settings:
