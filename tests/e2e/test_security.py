@@ -56,8 +56,8 @@ pytestmark = pytest.mark.usefixtures("index")
 
 @pytest.fixture(scope="module")
 def outsiders(scene: World) -> Iterator[None]:
-    """A client where scrapes come from, and one that has nothing to do with the index, beside a server on a port of the API server."""
-    for namespace in (OUTSIDE, MONITORING):
+    """A client where scrapes come from, one beside the operator, and a stranger, beside a server on a port of the API server."""
+    for namespace in (OUTSIDE, MONITORING, SYSTEM):
         world.make_namespace(scene, namespace)
         world.start_client(scene, namespace)
     server = world.build_client(scene.images.indexer)
@@ -67,6 +67,7 @@ def outsiders(scene: World) -> Iterator[None]:
     scene.kubernetes.kubectl("wait", "pod/server", f"--namespace={OUTSIDE}", "--for=condition=Ready", "--timeout=60s", timeout_seconds=70)
     wait_until("the server outside to answer", lambda: reach(scene, OUTSIDE, CLIENT, f"{ip(scene, OUTSIDE, 'server')}:6443"), 20)
     yield
+    scene.kubernetes.kubectl("delete", "pod", CLIENT, f"--namespace={SYSTEM}", "--wait=false")
     for namespace in (OUTSIDE, MONITORING):
         scene.kubernetes.kubectl("delete", "namespace", namespace, "--wait=false")
 
@@ -92,6 +93,11 @@ def api_server(scene: World) -> str:
     return f"{address}:443"
 
 
+def dns(scene: World) -> str:
+    lines = scene.kubernetes.execute(SEARCH, CLIENT, "cat", "/etc/resolv.conf").splitlines()
+    return next(line.split()[1] for line in lines if line.startswith("nameserver")) + ":53"
+
+
 def test_an_index_pod_reaches_postgres_and_dns_and_nothing_else(scene: World, outsiders: None) -> None:
     postgres = f"postgres.{SEARCH}.svc.cluster.local:5432"  # by its name: DNS is reached, too
     barred = {
@@ -109,14 +115,16 @@ def test_only_clients_search_and_only_operator_and_monitoring_read_status(scene:
     assert reach(scene, MONITORING, CLIENT, search, ops) == {ops}
     assert reach(scene, SYSTEM, world.operators(scene)[0], search, ops) == {ops}
     assert reach(scene, OUTSIDE, CLIENT, search, ops) == set()
+    assert reach(scene, SYSTEM, CLIENT, search, ops) == set()  # nobody else in the operator's namespace
 
 
-def test_the_operator_reaches_the_api_server_and_members_and_no_other_pod(scene: World, outsiders: None) -> None:
+def test_the_operator_reaches_the_api_server_and_members_and_nothing_else(scene: World, outsiders: None) -> None:
     allowed = {api_server(scene), *(f"{ip(scene, SEARCH, pod)}:9090" for pod in (MEMBER, OTHER_MEMBER))}
     barred = {
         f"{ip(scene, OUTSIDE, 'server')}:6443",  # a port of the API server, elsewhere
         f"{ip(scene, SEARCH, POSTGRES)}:5432",
         f"{ip(scene, SEARCH, MEMBER)}:8080",
+        dns(scene),
     }
     for operator in world.operators(scene):
         assert reach(scene, SYSTEM, operator, *allowed, *barred) == allowed

@@ -1,6 +1,7 @@
 """The only module that kopf calls: it hands on each event about a VectorIndex or one of its objects, and nothing more."""
 
 import datetime
+import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -84,7 +85,16 @@ async def on_event(resource: kopf.Resource, event: RawEvent, memo: Memo, **_: An
 
 def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
     """Return the credentials of the pod or of the kubeconfig, read anew each time: tokens rotate."""
-    found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+    inside = kopf.login_with_service_account(**arguments)
+    found = replace(inside, server=_find_api_server(inside.server)) if inside else kopf.login_with_kubeconfig(**arguments)
     if found is None:
         return None
     return replace(found, expiration=datetime.datetime.now(datetime.UTC) + LOGIN_LIFE)
+
+
+def _find_api_server(named: str) -> str:
+    """Return the API server by its address, as the kubelet tells it: watches need no DNS then, as our own requests don't."""
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
+    if not host or not port:
+        return named
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"

@@ -52,6 +52,7 @@ MANAGED_BY: Final = "vectorindex-operator"
 INDEX_LABEL: Final = "vectorindex.dev/index"  # on every child and pod: the name of its VectorIndex
 COMPONENT_LABEL: Final = "app.kubernetes.io/component"
 INDEXER_COMPONENT: Final = "indexer"
+OPERATOR_COMPONENT: Final = "operator"  # on its own pods, by the chart
 IDENTITY_COMPONENT: Final = "identity"  # the immutable ConfigMaps, so that unused ones can be listed
 
 MANIFEST_HASH_ANNOTATION: Final = "vectorindex.dev/manifest-hash"  # of what the operator built: tells "we changed our mind"

@@ -204,7 +204,10 @@ def _build_network_policy(index: VectorIndex, spec: Spec, settings: Settings) ->
     source = _as_stored(network.source) if network and network.source else _ANY_ADDRESS
     source_ports = sorted({spec.source.postgres.port, *([network.source_port] if network else [])})
     watchers = [
-        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.operator_namespace}}},
+        {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.operator_namespace}},
+            "podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "vectorindex", names.COMPONENT_LABEL: names.OPERATOR_COMPONENT}},
+        },
         {"namespaceSelector": {"matchLabels": dict(settings.monitoring_namespace_labels)}},
     ]
     return {

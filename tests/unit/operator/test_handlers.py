@@ -78,3 +78,16 @@ def test_equal_credentials_count_as_new_each_time(monkeypatch: pytest.MonkeyPatc
     assert first != second
     assert first.expiration is not None
     assert first.expiration > datetime.datetime.now(datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("host", "server"), [("10.96.0.1", "https://10.96.0.1:443"), ("fd00::1", "https://[fd00::1]:443"), ("", "https://api")]
+)
+def test_watches_call_the_api_server_by_its_address(monkeypatch: pytest.MonkeyPatch, host: str, server: str) -> None:
+    """By name they would need DNS, which the chart's NetworkPolicy does not let through."""
+    monkeypatch.setattr(kopf, "login_with_service_account", lambda **_: kopf.ConnectionInfo(server="https://api", token="t"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    found = handlers.log_in()
+    assert found is not None
+    assert found.server == server
