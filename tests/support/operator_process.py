@@ -79,15 +79,15 @@ class OperatorProcess:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it and wait until it watches."""
-        self.launch()
+    def start(self, **environment: str) -> None:
+        """Start it, with these settings for this once, and wait until it watches."""
+        self.launch(**environment)
         wait_for("the operator is ready", lambda: self.answers("/readyz"))
 
-    def launch(self) -> None:
+    def launch(self, **environment: str) -> None:
         """Start it and wait for nothing."""
         with self.log.open("ab") as output:
-            self._process = subprocess.Popen(self._command, env=self._environment, stdout=output, stderr=subprocess.STDOUT)
+            self._process = subprocess.Popen(self._command, env=self._environment | environment, stdout=output, stderr=subprocess.STDOUT)
 
     @property
     def pid(self) -> int:

@@ -1,8 +1,10 @@
 """The only module that kopf calls: it hands on each event about a VectorIndex or one of its objects, and nothing more."""
 
+import asyncio
 import datetime
 import os
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -21,6 +23,7 @@ _KINDS: Final = {
 
 # kopf remembers rejected credentials; equal ones are refused for ever. With a new expiry they count as new, so a stray 401 passes.
 LOGIN_LIFE: Final = datetime.timedelta(minutes=30)
+CALM: Final = datetime.timedelta(minutes=1)
 
 
 @dataclass
@@ -36,7 +39,13 @@ class Memo:
 def make_registry() -> kopf.OperatorRegistry:
     """Return the handlers for one run of kopf."""
     registry = kopf.OperatorRegistry()
-    kopf.on.login(registry=registry)(log_in)
+    pace = Pace()
+
+    async def log_in_again(**arguments: Any) -> kopf.ConnectionInfo | None:
+        await asyncio.sleep(pace.next(time.monotonic()))
+        return log_in(**arguments)
+
+    kopf.on.login(registry=registry)(log_in_again)
     kopf.on.event(names.API_GROUP, "v1alpha1", names.PLURAL, registry=registry)(on_event)
     for group, version, plural in names.CHILDREN.values():
         kopf.on.event(group, version, plural, registry=registry)(on_event)
@@ -76,6 +85,21 @@ class EndlessBackoff:
         while True:
             yield pause * random.uniform(0.5, 1)  # noqa: S311 - spreads the tries of all streams
             pause = min(30, pause * 2)
+
+
+class Pace:
+    """Pauses between logins: each 401 leads to one at once, and every stream asks again right after it."""
+
+    def __init__(self) -> None:
+        self._pause = 0.0
+        self._last: float | None = None
+
+    def next(self, now: float) -> float:
+        """Return how many seconds to wait: none for a login that is the first in a minute, then 1, 2 and 4 in the end."""
+        rapid = self._last is not None and now - self._last < CALM.total_seconds()
+        self._pause = min(4.0, max(1.0, 2 * self._pause)) if rapid else 0.0
+        self._last = now + self._pause
+        return self._pause
 
 
 async def on_event(resource: kopf.Resource, event: RawEvent, memo: Memo, **_: Any) -> None:

@@ -1,5 +1,6 @@
 """Compares what the watches told with what the API server lists: what they missed is taken in, and watches that miss things are blind."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
@@ -25,6 +26,7 @@ class Resync:
         self._store = store
         self._look = look
         self._namespaces = tuple(namespaces) or ("",)
+        self._one_at_a_time = asyncio.Lock()
         self._changed: dict[str, set[Key]] = {}  # by namespace: to be looked at once all kinds are listed
 
     async def run(self) -> list[Claim]:
@@ -37,7 +39,8 @@ class Resync:
         refusals: list[RejectedError] = []
         for namespace in self._namespaces:
             try:
-                claims += await self._adopt(namespace)
+                async with self._one_at_a_time:
+                    claims += await self._adopt(namespace)
             except RejectedError as error:
                 refusals.append(error)
                 log.warning("left out, as it may not be read: namespace=%s cause=%s", namespace or "all", error)

@@ -32,6 +32,11 @@ PATIENCE: Final = timedelta(seconds=20)
 HUNG: Final = timedelta(seconds=60)
 """A loop of kopf's that did nothing for so long can be ended only with the process."""
 
+URGE: Final = timedelta(seconds=0.5)
+"""How often kopf is urged to end when it was told to; it needs a fraction of that."""
+
+URGES: Final = 4
+
 STOPPING: Final = timedelta(seconds=3)
 """How long the end of kopf is waited for when the operator ends."""
 
@@ -55,6 +60,18 @@ class Run:
     def stop(self) -> None:
         """Let it end."""
         self._stop.set()
+        with contextlib.suppress(RuntimeError):  # it has ended
+            self._own.call_soon_threadsafe(self._own.call_later, URGE.total_seconds(), self._urge, URGES)
+
+    def _urge(self, left: int) -> None:
+        """Cancel the streams again, and leave them alone in the end: kopf swallows the cancelling of a request without an answer."""
+        for task in asyncio.all_tasks(self._own):
+            if task.get_name().startswith(_STREAM):
+                task.cancel()
+        if left:
+            self._own.call_later(URGE.total_seconds(), self._urge, left - 1)
+        else:
+            self._own.stop()
 
     def _run(self) -> None:
         cause = "told to"

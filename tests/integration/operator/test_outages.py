@@ -50,7 +50,7 @@ def statefulset(cluster: RunningCluster, namespace: str, name: str = "docs") -> 
 
 
 # kopf gives up after 54 s unless told otherwise.
-@pytest.mark.parametrize("seconds", [10, pytest.param(75, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [10, *(pytest.param(seconds, marks=pytest.mark.slow) for seconds in (75, 600))])
 def test_an_api_server_that_was_away_is_caught_up_with(
     cluster: RunningCluster, gated: Gated, namespace: str, apply: Apply, seconds: int
 ) -> None:

@@ -222,6 +222,7 @@ def try_without(operator: Proxied, run: Run, rules: list[Json], right: Right) ->
     since = time.monotonic()
     try:
         run.settle()
+        wait_for("all kinds are watched in both namespaces", lambda: len(operator.proxy.watched()) >= 14, 45)
     except AssertionError as error:
         healed += str(error)
     log.info("without %s: healed %.0f s after it was back; %s", right, time.monotonic() - since, healed or "named, the others served")

@@ -91,3 +91,9 @@ def test_watches_call_the_api_server_by_its_address(monkeypatch: pytest.MonkeyPa
     found = handlers.log_in()
     assert found is not None
     assert found.server == server
+
+
+def test_logins_in_quick_succession_are_ever_further_apart() -> None:
+    pace = handlers.Pace()
+    assert [pace.next(now) for now in (0, 0, 1, 3, 7)] == [0, 1, 2, 4, 4]
+    assert pace.next(200) == 0

@@ -22,6 +22,7 @@ class Lists:
         self.errors = errors  # by kind or namespace
 
     async def read_watched(self, kind: str, namespace: str) -> tuple[list[Json], int]:
+        await asyncio.sleep(0)
         for name in (kind, namespace):
             if name in self.errors:
                 raise self.errors[name]
@@ -56,4 +57,14 @@ def test_what_was_listed_before_a_list_failed_is_looked_at_once_all_are_there() 
     assert not looked
     del lists.errors["Pod"]
     asyncio.run(resync.run())
+    assert looked == [Key("search", "docs")]
+
+
+def test_two_that_are_asked_for_at_the_same_time_run_one_after_the_other() -> None:
+    resync, looked = make_resync(Lists(), "search")
+
+    async def run_twice() -> None:
+        await asyncio.gather(resync.run(), resync.run())
+
+    asyncio.run(run_twice())
     assert looked == [Key("search", "docs")]
