@@ -153,6 +153,7 @@ def test_held_change_outlives_the_pod_that_held_it_and_one_approval_counts_once(
         see_another_check(scene, pod)
         assert members.status(scene, pod)["view"]["rows"] == ROWS
     approve(scene, HELD)
+    wait_until("the former approval to be forgotten", lambda: not scenes.status_of(scene, HELD).get("approvedPlans"), 30)
     approve(scene, HELD, plan["id"])
     world.wait_for_condition(scene, HELD, "Consistent", 60)
     wait_for_rows(scene, ROWS - GONE)
