@@ -1,13 +1,20 @@
-"""Run every kind of test in one pytest session; say which part this machine can't run, and fail for it, after running the others."""
+"""Run every kind of test: those of the indexer beside those that need a cluster, as these mostly wait.
+
+Says which part this machine can't run, and fails for it, after running the others.
+"""
 
 import argparse
 import os
+import re
 import shutil
+import subprocess
 import sys
+import threading
+import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-
-import pytest
+from typing import Final
 
 from cluster import binaries, packages, requirements
 from cluster.errors import ClusterError
@@ -18,6 +25,8 @@ INDEXER = ("tests/integration/indexer", "tests/integration/benchmarks")
 CONTROL_PLANE = ("tests/integration/operator",)
 NODE = ("tests/e2e",)
 
+NO_TESTS: Final = 5  # exit code of pytest when a choice of tests leaves none
+_COUNTS: Final = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed|deselected)\b")
 
 INDEXER_PACKAGES = (
     packages.Package("openssl", lambda: shutil.which("openssl") is not None, "certificates of tests"),
@@ -57,6 +66,53 @@ def prepare() -> None:
     binaries.ensure()
 
 
+def split(folders: Sequence[str]) -> list[list[str]]:
+    """Return the folders in groups that may run at the same time: what computes, and what mostly waits for a cluster."""
+    waiting = [folder for folder in folders if folder in (*CONTROL_PLANE, *NODE)]
+    return [group for group in ([folder for folder in folders if folder not in waiting], waiting) if group]
+
+
+class Run:
+    """One pytest beside others: its lines are passed on as they come, with a letter before them that tells whose they are."""
+
+    def __init__(self, letter: str, arguments: Sequence[str]) -> None:
+        self.counts: Counter[str] = Counter()
+        self._letter = letter
+        command = [sys.executable, "-m", "pytest", *arguments]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+        self._reader = threading.Thread(target=self._pass_on)
+        self._reader.start()
+
+    def wait(self) -> int:
+        """Return its exit code, once it has ended."""
+        code = self._process.wait()
+        self._reader.join()
+        return code
+
+    def _pass_on(self) -> None:
+        assert self._process.stdout is not None
+        last = ""
+        with self._process.stdout as lines:
+            for line in lines:
+                print(f"{self._letter} {line}", end="", flush=True)
+                last = line if line.strip() else last
+        self.counts.update({word: int(number) for number, word in _COUNTS.findall(last)})
+
+
+def run_side_by_side(groups: Sequence[Sequence[str]]) -> int:
+    """Run a pytest for each list of arguments, all at the same time; return the first exit code that is not good."""
+    started = time.monotonic()
+    runs = [Run(letter, arguments) for letter, arguments in zip("AB", groups, strict=False)]
+    codes = [run.wait() for run in runs]
+    total = sum((run.counts for run in runs), Counter[str]())
+    print(f"==== {', '.join(f'{number} {word}' for word, number in total.items())} in {time.monotonic() - started:.0f} s ====", flush=True)
+    if all(code == NO_TESTS for code in codes):
+        return NO_TESTS
+    return next((code for code in codes if code not in (0, NO_TESTS)), 0)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tests and return the exit code: that of pytest, or 3 when all was well but a part could not run."""
     parser = argparse.ArgumentParser(prog="python -m tests", description=(__doc__ or "").partition("\n")[0])
@@ -76,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (no_packages := prepare_indexer()) is not None:
         sentences.append(no_packages)
     selection = [] if options.slow else ["-m", "not slow"]
-    code = int(pytest.main([*selection, *for_pytest, *folders]))
+    code = run_side_by_side([[*selection, *for_pytest, *group] for group in split(folders)])
     for sentence in sentences:
         print(f"make: {sentence}", file=sys.stderr)
     return code or (3 if sentences else 0)
