@@ -27,7 +27,7 @@ come from the scrape.
 
 ## Of the operator
 
-Port `metrics` of the operator's pod, `/metrics`. The metrics of one VectorIndex end with it.
+Port `ops` (9090) of the operator's pod, `/metrics`. The metrics of one VectorIndex end with it.
 
 {operator}
 

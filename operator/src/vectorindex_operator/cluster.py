@@ -198,7 +198,10 @@ class Cluster:
             self._pause.begin(response.headers.get("Retry-After", ""))
         if not 200 <= response.status < 300:
             raise _map_refusal(response.status, f"{method} {path}", content)
-        answer: Json = json.loads(content)
+        try:
+            answer: Json = json.loads(content)
+        except ValueError as error:
+            raise ClusterError(f"{method} {path}: the answer is no JSON, so something else than the API server gave it") from error
         return answer
 
     async def _send(self, method: str, url: str, body: object, content_type: str) -> tuple[Any, bytes]:

@@ -105,14 +105,21 @@ class Election:
         self._fence.shut()
         if not self._held:
             return
-        spec = {**self._held["spec"], "holderIdentity": "", "renewTime": self._format_now()}
         try:
             async with asyncio.timeout(REQUEST_LIMIT.total_seconds()):
-                await self._cluster.write_lease({**self._held, "spec": spec})
+                try:
+                    await self._write_released(self._held)
+                except ConflictError:  # by a renewal of ours that was cut short, or by another holder, to whom it then belongs
+                    lease = await self._read()
+                    if lease and lease["spec"].get("holderIdentity") == self._identity:
+                        await self._write_released(lease)
         except (ClusterError, TimeoutError) as error:
             log.warning("the lease was not released: cause=%s", str(error) or "no answer in time")
         else:
             log.info("released: lease=%s/%s", self._namespace, self._name)
+
+    async def _write_released(self, lease: Record) -> None:
+        await self._cluster.write_lease({**lease, "spec": {**lease["spec"], "holderIdentity": "", "renewTime": self._format_now()}})
 
     async def _read(self) -> Record | None:
         """Return the Lease, and note since when it stands as it does."""

@@ -132,7 +132,7 @@ def make_plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
     waiting: list[str] = []
     for manifest in desired.manifests:
         step = _plan_object(manifest, observed, conflicts, waiting)
-        if step and not (starts_pods(step) and is_fence_missing(*conflicts, *waiting)):
+        if step and not is_held_back(step, *conflicts, *waiting):
             actions.append(step)
     actions += _plan_unwanted(observed, desired)
     if not conflicts and not waiting:
@@ -141,14 +141,12 @@ def make_plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
     return Plan(tuple(actions), tuple(conflicts), tuple(waiting), identity_hash, newest, used)
 
 
-def starts_pods(action: Action) -> bool:
-    """Tell whether the action makes the first pods of an index."""
-    return isinstance(action, CreateObject) and action.manifest["kind"] == "StatefulSet"
-
-
-def is_fence_missing(*objects_not_written: str) -> bool:
-    """Tell whether the network policy is among these, each as kind and name: without it pods could reach any address."""
-    return any(text.startswith("NetworkPolicy ") for text in objects_not_written)
+def is_held_back(action: Action, *not_written: str) -> bool:
+    """Tell whether pods would start without their network policy, or with files that are not ours; `not_written`: kinds and names."""
+    if not isinstance(action, (CreateObject, ApplyObject)) or action.manifest["kind"] != "StatefulSet":
+        return False
+    needed = ("ConfigMap ", "NetworkPolicy ") if isinstance(action, CreateObject) else ("ConfigMap ",)
+    return any(text.startswith(needed) for text in not_written)
 
 
 def _plan_object(manifest: Json, observed: Observed, conflicts: list[str], waiting: list[str]) -> Action | None:

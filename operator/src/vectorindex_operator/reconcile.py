@@ -25,12 +25,11 @@ from vectorindex_operator.plan import (
     Plan,
     Pod,
     find_image,
-    is_fence_missing,
+    is_held_back,
     is_rolled_out,
     make_plan,
-    starts_pods,
 )
-from vectorindex_operator.rollout import ImageRollout, Stage
+from vectorindex_operator.rollout import IMAGE_WAITS, ImageRollout, Stage
 from vectorindex_operator.settings import Settings
 from vectorindex_operator.store import Store
 
@@ -117,10 +116,15 @@ class Reconciler:
             self._rollout.forget(key)
             metrics.forget(key)
             return Outcome("ok", None)
+        stage = self._rollout.note(key, observed, is_refused=bool(memory.failures))
+        metrics.WAITING_FOR_IMAGE.set(self._rollout.count_waiting())
         if observed.index.deleting:  # its objects go with it
             return Outcome("ok", None)
         now = self._clock()
-        plan = make_plan(observed, self._choose_settings(observed, memory), now)
+        settings = self._choose_settings(observed, stage)
+        plan = make_plan(observed, settings, now)
+        if stage in IMAGE_WAITS and settings is self._settings and not (plan.changes_pods or plan.conflicts or plan.waiting):
+            self._rollout.accept(key)
         refusal = await self._execute(plan.actions, observed.index, memory)
         rendered = status.render_status(observed, plan, refusal, now)
         await self._tell(memory, observed, rendered, now)
@@ -129,12 +133,10 @@ class Reconciler:
             return Outcome("refused", self._backoff(memory))
         return Outcome("ok", self._next_look(observed, plan, rendered))
 
-    def _choose_settings(self, observed: Observed, memory: Memory) -> Settings:
+    def _choose_settings(self, observed: Observed, stage: Stage) -> Settings:
         """Return the settings, with the image that the index has as long as it is not its turn to get the operator's."""
         key = observed.index.key
-        stage = self._rollout.note(key, observed, is_refused=bool(memory.failures))
-        metrics.WAITING_FOR_IMAGE.set(self._rollout.count_waiting())
-        if observed.stateful_set is None or stage not in (Stage.WAITING, Stage.WAITING_ILL):
+        if observed.stateful_set is None or stage not in IMAGE_WAITS:
             return self._settings
         turn = self._rollout.take_turn(key, set(self._store.keys()))
         if turn.is_now:
@@ -152,22 +154,30 @@ class Reconciler:
                 memory.announced.add(event.identity)
         if not status.is_worth_writing(index.status, rendered, now - memory.status_written_at, index.spec):
             return
+        reachable = True
         for event in status.find_events(index, rendered):  # first: killed between the two, it would never be told
-            await self._post(index, event, now)
+            reachable = await self._post(index, event, now, only_log=not reachable)
         self._store.put(names.KIND, await self._cluster.apply_status(index, rendered))
         metrics.WRITES.labels(kind="Status").inc()
         memory.writes += 1
         memory.status_written_at = now
 
-    async def _post(self, index: VectorIndex, event: api.Event, now: datetime) -> None:
-        """Post and log one event. It is news only once: if the API server does not take it, it stands in the log."""
+    async def _post(self, index: VectorIndex, event: api.Event, now: datetime, *, only_log: bool = False) -> bool:
+        """Post and log one event. It is news only once: if the API server does not take it, it stands in the log.
+
+        Return whether the API server answered: where events are kept apart and that part is away, the status must not wait for each.
+        """
         level = logging.INFO if event.kind == "Normal" else logging.WARNING
         log.log(level, "%s: index=%s reason=%s", event.message, index.key, event.reason)
+        if only_log:
+            return False
         try:
             await self._cluster.post_event(index, event, now)
             metrics.WRITES.labels(kind="Event").inc()
         except ClusterError as error:
             log.warning("event not posted: index=%s cause=%s", index.key, error)
+            return error.status != 0
+        return True
 
     def _next_look(self, observed: Observed, plan: Plan, rendered: api.Status) -> timedelta:
         settings = self._settings
@@ -239,7 +249,7 @@ class Reconciler:
         if any(_needs_confirming(action, index) for action in actions):
             await self._confirm(index)
         for action in actions:
-            if starts_pods(action) and is_fence_missing(*not_written):
+            if is_held_back(action, *not_written):
                 continue
             try:
                 await self._act(action, index, memory)

@@ -55,7 +55,7 @@ class Settings:
     """How often members are asked at most seldom; a shorter check period shortens it."""
 
     workers: int = 32
-    """How many VectorIndexes are looked at side by side: most of a look is waiting, at worst 2 s for a pod that does not answer."""
+    """How many VectorIndexes are looked at side by side: most of a look is waiting, at worst 2 s for pods that don't answer."""
 
 
 def parse_settings(environment: Mapping[str, str]) -> Settings:

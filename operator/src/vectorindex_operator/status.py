@@ -415,6 +415,7 @@ def is_worth_writing(old: Status, new: Status, since_last: timedelta, spec: Spec
     return since_last >= timedelta(seconds=staleness / 2)
 
 
+_NUMBER: Final = re.compile(r"\d+")
 _MOTION: Final = (
     *("rows", "root_digest", "as_of", "snapshot", "proven_at", "message"),
     *("recall_per_million", "attainable_period_seconds", "oldest_compared_at"),
@@ -424,8 +425,14 @@ _MOTION: Final = (
 def _without_motion(status: Status) -> Status:
     """Return the status without what changes at each check of a living database."""
     still = dict.fromkeys(_MOTION)
+    conditions = [_without_counts(one) if one.type is ConditionType.CONSISTENT else one for one in status.conditions]
     members = [replace(member, **(still if member.state != names.UNREACHABLE else {})) for member in status.members]
-    return replace(status, rows=None, root_digest=None, as_of=None, last_proven=None, members=members)
+    return replace(status, conditions=conditions, rows=None, root_digest=None, as_of=None, last_proven=None, members=members)
+
+
+def _without_counts(condition: Condition) -> Condition:
+    """Return the condition without the counts in its message: how much waits while suspended changes at each check."""
+    return replace(condition, message=_NUMBER.sub("0", condition.message))
 
 
 def find_events(index: VectorIndex, new: Status) -> list[Event]:

@@ -136,7 +136,7 @@ class Store:
         if before and before != entry.index:
             self._by_index.get(Key(ref.namespace, before), set()).discard(ref)
         if not entry.index:
-            return entry, None
+            return entry, Key(ref.namespace, before) if before else None
         key = Key(ref.namespace, entry.index)
         self._by_index.setdefault(key, set()).add(ref)
         return entry, key

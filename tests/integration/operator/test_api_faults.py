@@ -134,6 +134,18 @@ def test_a_conflict_at_every_second_write_stops_nothing(started: Proxied, cluste
     assert next(count) > 10
 
 
+def test_a_page_of_somebody_else_in_place_of_answers_is_borne(
+    started: Proxied, cluster: RunningCluster, namespace: str, apply: Apply
+) -> None:
+    page = Reply(200, b"<html>be patient</html>", {"Content-Type": "text/html"})
+    before = len(started.proxy.calls())
+    with started.proxy.fault(answer=lambda _: page):
+        started.proxy.cut()
+        change_all(cluster, namespace, apply)
+        hold(started, 5, before)
+    wait_until_all_is_made_good(started, cluster, namespace)
+
+
 @pytest.mark.slow
 def test_a_conflict_at_every_write_makes_no_hot_loop(started: Proxied, cluster: RunningCluster, namespace: str, apply: Apply) -> None:
     before = len(started.proxy.calls())

@@ -140,6 +140,22 @@ def test_a_released_lease_is_free_at_once(play: Callable[[Play], None], cluster:
     play(scene)
 
 
+def test_a_lease_is_released_though_the_answer_to_the_last_renewal_was_lost(play: Callable[[Play], None], cluster: RunningCluster) -> None:
+    async def scene(candidate: Callable[..., Awaitable[Candidate]]) -> None:
+        first, second = await candidate("first"), await candidate("second")
+        assert await first.takes()
+        known = first.election._held
+        await first.election.renew()
+        first.election._held = known
+        await first.election.release()
+        assert spec(cluster)["holderIdentity"] == ""
+        assert await second.takes()
+        await first.election.release()  # what belongs to another stays with it
+        assert spec(cluster)["holderIdentity"] == "second"
+
+    play(scene)
+
+
 def test_of_two_that_find_it_free_one_gets_it(play: Callable[[Play], None]) -> None:
     async def scene(candidate: Callable[..., Awaitable[Candidate]]) -> None:
         several = [await candidate(f"number-{number}") for number in range(5)]

@@ -137,15 +137,18 @@ def test_what_the_api_server_made_of_our_words_is_left_alone_until_it_or_our_wor
 
 
 @pytest.mark.parametrize("change", [{"ownerReferences": []}, {"deletionTimestamp": "2026-11-25T09:00:00Z"}], ids=["foreign", "going"])
-def test_no_pods_are_started_where_their_fence_can_not_stand(change: Json) -> None:
+@pytest.mark.parametrize("kind", ["NetworkPolicy", "ConfigMap"])
+def test_no_pods_are_started_without_their_network_policy_or_with_files_of_others(change: Json, kind: str) -> None:
     observed = make_observed()
-    reference = ("NetworkPolicy", "docs-index")
+    reference = (kind, "docs-index")
     blocked = copy.deepcopy(observed.children[reference])
     blocked["metadata"] |= change
     plan = plan_of(Observed(observed.index, {reference: blocked}))
     assert "StatefulSet" not in [action.manifest["kind"] for action in plan.actions if isinstance(action, CreateObject)]
     running = replace(observed, children={**observed.children, reference: blocked})
     assert plan_of(running).actions == ()  # those that run go on
+    scaled = plan_of(replace(running, index=make_index(replicas=3))).actions
+    assert any(isinstance(one, ApplyObject) and one.manifest["kind"] == "StatefulSet" for one in scaled) is (kind == "NetworkPolicy")
 
 
 def test_one_replica_has_no_disruption_budget() -> None:

@@ -26,8 +26,17 @@ def observe(image: str = "", former: bool = False, ready: bool = True) -> Observ
     return replace(observed, pods=pods)
 
 
+def roll(observed: Observed) -> Observed:
+    """Return the index as its StatefulSet still replaces pods."""
+    live = observed.stateful_set
+    assert live is not None
+    live["status"]["updatedReplicas"] = 1
+    return observed
+
+
 OLD, OLD_AND_ILL = observe(), observe(ready=False)
-DONE, ROLLING, BROKEN = observe(NEW), observe(NEW, former=True), observe(NEW, ready=False)
+DONE, ROLLING, BROKEN = observe(NEW), roll(observe(NEW, former=True)), observe(NEW, ready=False)
+RENAMED = observe(NEW, former=True)  # rolled out, and a policy of the cluster gave the pods another reference of the image
 
 
 def noted(found: Mapping[Key, Observed]) -> ImageRollout:
@@ -47,6 +56,8 @@ def noted(found: Mapping[Key, Observed]) -> ImageRollout:
         (BROKEN, Stage.DONE),  # ill for another reason: a new index that can't start must not stop the others
         (Observed(make_index()), Stage.DONE),
         (Observed(make_index(), pods=(make_pod(),)), Stage.DONE),
+        (replace(OLD, index=replace(OLD.index, deleting=True)), Stage.DONE),  # however long that takes, nobody waits for it
+        (RENAMED, Stage.DONE),
     ],
 )
 def test_stages(observed: Observed, stage: Stage) -> None:
@@ -91,6 +102,24 @@ def test_the_ill_come_last_and_do_not_wait_for_one_another() -> None:
     assert rollout.take_turn(A, KEYS) == Turn(True)
     rollout.note(A, BROKEN, is_refused=False)
     assert rollout.take_turn(C, KEYS) == Turn(True)
+
+
+def test_the_ill_wait_for_one_that_was_well_before_it_got_the_image() -> None:
+    rollout = noted({A: OLD, B: OLD_AND_ILL})
+    assert rollout.take_turn(A, [A, B]) == Turn(True)
+    rollout.note(A, BROKEN, is_refused=False)
+    assert rollout.take_turn(B, [A, B]) == Turn(False, A)
+    rollout.note(A, DONE, is_refused=False)
+    assert rollout.take_turn(B, [A, B]) == Turn(True)
+
+
+def test_an_image_that_a_policy_of_the_cluster_replaces_does_not_stop_the_others() -> None:
+    rollout = noted({A: OLD, B: OLD})
+    assert rollout.take_turn(A, [A, B]) == Turn(True)
+    rollout.accept(A)
+    rollout.note(A, OLD, is_refused=False)
+    assert rollout.count_waiting() == 1
+    assert rollout.take_turn(B, [A, B]) == Turn(True)
 
 
 def test_an_index_that_is_deleted_while_it_moves_stops_nobody() -> None:

@@ -316,6 +316,18 @@ def test_what_moves_with_the_database_is_written_now_and_then_all_else_at_once(t
     assert status.is_worth_writing(index.status, new, timedelta(seconds=since), index.spec) is worth
 
 
+def test_how_much_waits_while_suspended_is_written_now_and_then() -> None:
+    def waiting(index: VectorIndex, rows: int) -> Observed:
+        proof = {"result": "drift", "reason": "PendingSuspended", "message": f"{rows} upstream changes wait"}
+        return with_reports(index, suspended=True, pending=rows, proof=proof)
+
+    index = written(waiting(make_observed().index, 3)).index
+    new = render(waiting(index, 4))
+    assert new != index.status
+    assert not status.is_worth_writing(index.status, new, timedelta(seconds=149), index.spec)
+    assert status.is_worth_writing(index.status, new, timedelta(seconds=150), index.spec)
+
+
 def test_each_transition_is_one_event_and_a_proof_that_ages_is_none() -> None:
     index = written(make_observed()).index
     drifted = render(with_reports(index, **CASES["drift"][0]))

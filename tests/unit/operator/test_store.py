@@ -160,3 +160,12 @@ def test_a_watch_that_lags_is_not_blind_and_one_that_leaves_something_out_is() -
     store.tell("Service", body(30, "docs-index-members"))
     assert store.is_missed(first)
     assert not store.is_missed(last)
+
+
+def test_an_object_that_lost_the_label_of_its_index_is_news_for_that_index() -> None:
+    store = Store()
+    store.tell("Service", body(5))
+    changed = body(6)
+    del changed["metadata"]["labels"]
+    assert store.tell("Service", changed) == DOCS
+    assert store.find("Service", DOCS) == []
