@@ -209,7 +209,7 @@ class StandIn:
 class Fleet:
     """The pods of one VectorIndex: each gets an address of loopback, a stand-in behind it, and the conditions a kubelet would set."""
 
-    _taken = (f"127.0.{third}.{last}" for third in range(77, 90) for last in range(2, 250))
+    _addresses = (f"127.0.{third}.{last}" for third in range(77, 90) for last in range(2, 250))
 
     def __init__(self, cluster: RunningCluster, namespace: str, name: str = "docs") -> None:
         self.cluster, self.namespace, self.name = cluster, namespace, name
@@ -231,9 +231,16 @@ class Fleet:
         name = pod["metadata"]["name"]
         member = self.members.get(name)
         if member is None:
-            member = self.members[name] = StandIn(next(Fleet._taken))
+            member = self.members[name] = self._stand_in()
         self.refresh(pod, member)
         self.set_ready(name, True, ip=member.ip)
+
+    def _stand_in(self) -> StandIn:
+        """Return one at an address that nobody has, not even another run of tests."""
+        for address in Fleet._addresses:
+            with contextlib.suppress(OSError):
+                return StandIn(address)
+        raise AssertionError("no address of loopback is left")
 
     def refresh(self, pod: Json, member: StandIn) -> None:
         """Let the stand-in speak for this pod, having read the files that are mounted into it."""
