@@ -22,6 +22,7 @@ GUARD_TESTS = "tests/integration/indexer/test_guards.py"
 REPLICA_TESTS = "tests/integration/indexer/test_replica.py"
 LEASE_TESTS = "tests/integration/operator/test_lease.py"
 SUPERVISION_TESTS = "tests/integration/operator/test_supervision.py"
+API_FAULT_TESTS = "tests/integration/operator/test_api_faults.py"
 HANDLER_TESTS = "tests/unit/operator/test_handlers.py"
 DIGEST_COLUMN_TESTS = "tests/integration/indexer/test_digest_columns.py"
 
@@ -459,6 +460,62 @@ BREAKS = (
         "    signal.signal(signal.SIGTERM, _leave)\n",
         "",
         ("tests/unit/indexer/test_entry.py", "told_to_end"),
+    ),
+    Break(
+        "a pause that the API server asks for is kept",
+        "cluster.py",
+        '            self._pause.begin(response.headers.get("Retry-After", ""))',
+        "            pass",
+        (API_FAULT_TESTS, "pause_that"),
+        OPERATOR,
+    ),
+    Break(
+        "a look that came further waits as after its first failure",
+        "reconcile.py",
+        "        memory.failures = 1 if has_come_further else memory.failures + 1",
+        "        memory.failures += 1",
+        (API_FAULT_TESTS, "second_write"),
+        OPERATOR,
+    ),
+    Break(
+        "nothing comes back of an index that only an old list shows",
+        "reconcile.py",
+        "        return index.status.observed_generation >= 0",
+        "        return False",
+        (API_FAULT_TESTS, "past_change_nothing and resource"),
+        OPERATOR,
+    ),
+    Break(
+        "an old list undoes nothing",
+        "reconcile.py",
+        '        if body is None or body["metadata"]["resourceVersion"] != index.resource_version:',
+        "        if body is None:",
+        (API_FAULT_TESTS, "past_change_nothing and resource"),
+        OPERATOR,
+    ),
+    Break(
+        "each list of the watches is followed by one of ours",
+        "app.py",
+        '            if event["type"] is None:',
+        "            if False:",
+        (API_FAULT_TESTS, "goes_between"),
+        OPERATOR,
+    ),
+    Break(
+        "watches that go on failing begin anew once a second",
+        "handlers.py",
+        "    settings.watching.reconnect_backoff = 1 ",
+        "    settings.watching.reconnect_backoff = 0.1 ",
+        (API_FAULT_TESTS, "hot_loop and stream"),
+        OPERATOR,
+    ),
+    Break(
+        "lists are made one after the other",
+        "resync.py",
+        "                async with self._one_at_a_time:\n                    claims",
+        "                if True:\n                    claims",
+        ("tests/unit/operator/test_resync.py", "same_time"),
+        OPERATOR,
     ),
 )
 
