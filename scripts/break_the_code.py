@@ -517,6 +517,22 @@ BREAKS = (
         ("tests/unit/operator/test_resync.py", "same_time"),
         OPERATOR,
     ),
+    Break(
+        "that replicas disagree is told, and nothing else as that",
+        "metrics.py",
+        "consistent.reason == Reason.REPLICAS_DISAGREE",
+        "consistent.reason != Reason.REPLICAS_DISAGREE",
+        ("tests/unit/operator/test_status.py", "metric_of_its_own"),
+        OPERATOR,
+    ),
+    Break(
+        "alerts ask for metrics that exist (one is renamed)",
+        "metrics.py",
+        "vectorindex_operator_blind_watches",
+        "vectorindex_operator_lost_watches",
+        ("tests/contract/test_alerts.py", "ask_only_for_what_is_exported"),
+        OPERATOR,
+    ),
 )
 
 AROUND = """

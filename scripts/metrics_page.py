@@ -15,8 +15,8 @@ PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
 TEXT: Final = """# Metrics
 
 Names, types and labels of every metric, made from the code by `make docs`. Label values are closed sets or names of resources, never
-row ids or free text. Counters start at zero with each process; take `rate` or `increase` of them. To begin with, alert on the age of
-`vectorindex_last_conclusive_check_timestamp_seconds`: a checker that does not check is the first thing to know of.
+row ids or free text. Counters start at zero with each process; take `rate` or `increase` of them. The chart brings [alerts](alerts.md)
+made of them, and what lets the Prometheus operator scrape them.
 
 ## Of a replica
 
@@ -27,7 +27,8 @@ come from the scrape.
 
 ## Of the operator
 
-Port `ops` (9090) of the operator's pod, `/metrics`. The metrics of one VectorIndex end with it.
+Port `ops` (9090) of the operator's pods, `/metrics`. The metrics of one VectorIndex end with it. Scrape them with `honorLabels`, as
+their `namespace` is that of the VectorIndex.
 
 {operator}
 

@@ -100,3 +100,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   resources: [events]
   verbs: [create]
 {{- end }}
+
+{{- /* Metadata of an object for the Prometheus operator: called with (dict "root" $ "name" SUFFIX "of" VALUES) */}}
+{{- define "vectorindex.monitoringMetadata" -}}
+metadata:
+  name: {{ include "vectorindex.fullname" .root }}{{ .name }}
+  namespace: {{ default .root.Release.Namespace .of.namespace }}
+  labels:
+    {{- merge (dict) .of.labels (include "vectorindex.labels" .root | fromYaml) | toYaml | nindent 4 }}
+  {{- with .of.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}

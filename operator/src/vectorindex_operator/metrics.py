@@ -6,9 +6,11 @@ from typing import Final
 from prometheus_client import Counter, Gauge, Histogram
 
 from vectorindex_operator.api import Status
-from vectorindex_operator.names import ConditionStatus, ConditionType, DriftKind, Key
+from vectorindex_operator.names import ConditionStatus, ConditionType, DriftKind, Key, Reason
 
 RECONCILES: Final = Counter("vectorindex_operator_reconciles", "Looks at one VectorIndex, by how they ended.", ["result"])
+for _result in ("ok", "conflict", "refused", "error", "defect"):
+    RECONCILES.labels(result=_result)  # what appears only with its first event has no rate
 RECONCILE_SECONDS: Final = Histogram("vectorindex_operator_reconcile_duration_seconds", "Time of one look at one VectorIndex.")
 WRITES: Final = Counter("vectorindex_operator_writes", "Successful writes to the API server.", ["kind"])
 API_REQUESTS: Final = Counter("vectorindex_operator_api_requests", "Requests of our own client to the API server.", ["method", "code"])
@@ -34,6 +36,9 @@ ROWS: Final = Gauge("vectorindex_operator_rows", "Rows that all serving replicas
 DRIFT_ROWS: Final = Gauge(
     "vectorindex_operator_drift_rows", "Rows that differ from Postgres now, over all replicas.", ["namespace", "name", "kind"]
 )
+DISAGREE: Final = Gauge(
+    "vectorindex_operator_replicas_disagree", "1 while two replicas differ though they read the same snapshot.", ["namespace", "name"]
+)
 HELD_PLANS: Final = Gauge("vectorindex_operator_held_plans", "Changes that wait for approval.", ["namespace", "name"])
 
 _ALWAYS: Final = (ConditionType.READY, ConditionType.CONSISTENT, ConditionType.SOURCE_AVAILABLE)
@@ -53,6 +58,8 @@ def show_status(key: Key, status: Status) -> None:
         counts = (getattr(member.drift, drift.value) for member in status.members if member.drift)
         DRIFT_ROWS.labels(*key, drift).set(sum(counts))
     HELD_PLANS.labels(*key).set(sum(not plan.approved for plan in status.held_plans))
+    consistent = status.condition(ConditionType.CONSISTENT)
+    DISAGREE.labels(*key).set(consistent is not None and consistent.reason == Reason.REPLICAS_DISAGREE)
     if status.rows is None:
         _remove(ROWS, [key])
     else:
@@ -65,6 +72,7 @@ def forget(key: Key) -> None:
     _remove(MEMBERS, ((*key, serving) for serving in ("true", "false")))
     _remove(DRIFT_ROWS, ((*key, kind) for kind in DriftKind))
     _remove(HELD_PLANS, [key])
+    _remove(DISAGREE, [key])
     _remove(ROWS, [key])
 
 

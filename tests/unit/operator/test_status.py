@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 from msgspec.structs import replace as change
+from prometheus_client import REGISTRY
 
 from tests.support.vector_index import NOW, make_index, make_observed, make_pod, make_report, make_stateful_set, plan_of
-from vectorindex_operator import api, status
+from vectorindex_operator import api, metrics, status
 from vectorindex_operator.api import Json, Status, VectorIndex
 from vectorindex_operator.errors import ReportError
 from vectorindex_operator.names import ConditionType
@@ -153,6 +154,21 @@ CASES: dict[str, tuple[Json, tuple[str, str]]] = {
 @pytest.mark.parametrize(("told_by_first", "expected"), CASES.values(), ids=CASES.keys())
 def test_consistent_is_what_the_worst_serving_replica_says(told_by_first: Json, expected: tuple[str, str]) -> None:
     assert told(with_reports(**told_by_first), CONSISTENT) == expected
+
+
+def test_that_replicas_disagree_is_a_metric_of_its_own() -> None:
+    def shown(observed: Observed) -> float | None:
+        metrics.show_status(observed.index.key, render(observed))
+        key = {"namespace": observed.index.key.namespace, "name": observed.index.key.name}
+        try:
+            return REGISTRY.get_sample_value("vectorindex_operator_replicas_disagree", key)
+        finally:
+            metrics.forget(observed.index.key)
+            assert REGISTRY.get_sample_value("vectorindex_operator_replicas_disagree", key) is None
+
+    assert shown(with_reports()) == 0
+    assert shown(with_reports(proof={"result": "drift", "reason": "DriftFound"}, drift={"ghost": 3})) == 0
+    assert shown(with_reports(proof={"rootDigest": "9500:0000000000000000-0000000000000000"})) == 1
 
 
 def test_a_replica_that_does_not_serve_does_not_spoil_those_that_do() -> None:

@@ -252,6 +252,8 @@ def test_metrics_say_what_the_status_says(seen: tuple[Observed, str]) -> None:
         assert sum(read(metrics.MEMBERS, *key, serving) or 0 for serving in ("true", "false")) == rendered.replicas
         assert sum(read(metrics.DRIFT_ROWS, *key, kind) or 0 for kind in DriftKind) == float(rendered.drift or 0)
         assert read(metrics.ROWS, *key) == rendered.rows
+        consistent = rendered.condition(ConditionType.CONSISTENT)
+        assert read(metrics.DISAGREE, *key) == float(consistent is not None and consistent.reason == "ReplicasDisagree")
         assert read(metrics.HELD_PLANS, *key) == sum(not plan.approved for plan in rendered.held_plans)
     finally:
         metrics.forget(key)
