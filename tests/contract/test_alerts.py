@@ -509,11 +509,17 @@ def test_runbook_has_every_part_and_names_only_what_exists(alert: str) -> None:
         assert (RUNBOOKS / target).is_file(), target
 
 
-@pytest.mark.parametrize("alert", CASE_OF)
-def test_commands_of_a_runbook_ask_for_fields_that_the_resource_has(alert: str) -> None:
+@pytest.fixture(scope="module")
+def resource() -> dict[str, Any]:
     (version,) = yaml.safe_load((ROOT / "crds" / "vectorindexes.yaml").read_text())["spec"]["versions"]
+    schema: dict[str, Any] = version["schema"]["openAPIV3Schema"]
+    return schema
+
+
+@pytest.mark.parametrize("alert", CASE_OF)
+def test_commands_of_a_runbook_ask_for_fields_that_the_resource_has(alert: str, resource: dict[str, Any]) -> None:
     for template in re.findall(r"vidx INDEX -o jsonpath='([^']*)'", (RUNBOOKS / f"{alert}.md").read_text()):
-        around = version["schema"]["openAPIV3Schema"]
+        around = resource
         for loop, path in re.findall(r"\{(range )?\.([\w.\[\]*]+)\}", template):
             found = around
             for part in path.split("."):
