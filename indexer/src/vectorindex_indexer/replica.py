@@ -468,7 +468,7 @@ class Replica:
             return
         elif wished and not self._behaviour.suspend:
             trigger = "wish"
-        elif self._belief.pending.upstream.size:  # what is held must not come in by another door
+        elif lets_in_what_waits(self._rebuild_due, self._belief):
             return
         elif self._rebuild_due and time.monotonic() - self._rebuilt > self._behaviour.healing.cooldown.total_seconds():
             trigger = self._rebuild_due
@@ -515,8 +515,8 @@ class Replica:
             LOG.info("suspended meanwhile: the new index is dropped", extra={"trigger": rebuild.trigger})
             return
         former = self._belief
-        if former is not None and former.pending.upstream.size:
-            LOG.info("changes upstream wait meanwhile: the new index is dropped", extra={"trigger": rebuild.trigger})
+        if former is not None and lets_in_what_waits(rebuild.trigger, former):
+            LOG.info("something waits for approval meanwhile: the new index is dropped", extra={"trigger": rebuild.trigger})
             return
         if former is not None and not self._holds.may_replace(former, candidate, self._behaviour):
             return
@@ -715,6 +715,11 @@ class Replica:
             LOG.warning("index not saved: %s", error)
         ended = time.monotonic()
         self._save_after = ended + max(SAVE_PAUSE_SECONDS, SAVE_PAUSE * (ended - started))
+
+
+def lets_in_what_waits(trigger: str, belief: Belief) -> bool:
+    """Tell whether a rebuild would do by another door what waits for approval: one that only tidies up must repair nothing, too."""
+    return bool(belief.pending.upstream.size or (trigger == "merge" and belief.pending.drift.size))
 
 
 def may_serve_unverified(findings: Findings) -> bool:

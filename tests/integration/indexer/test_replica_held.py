@@ -210,6 +210,37 @@ def test_mode_observe_is_told_and_leaves_drift_alone(settings: Settings) -> None
         assert (repair.action, repair.result, repair.drift.missing, repair.sample_ids) == ("patch", "repaired", 1, [str(lost)])
 
 
+def test_an_index_is_not_tidied_up_while_a_repair_waits(settings: Settings, database: WordnetDatabase) -> None:
+    assert settings.live is not None
+    free = {"maxChangePercent": 100, "cooldownSeconds": 1}
+    write_live(settings.live, healing=free | {"mode": "Plan"})
+    with running_replica(settings) as running:
+        wait_until("proven", lambda: running.proven)
+        belief = running._belief
+        assert belief is not None
+        lost = int(belief.view.live_entries()[0][3])
+        running._belief = change_view(belief, [lost], {})
+        wait_until("told", lambda: running.status().proof.reason == ProofReason.REPAIR_HELD)
+
+        delete(database, [key for key in live_ids(database) if key != lost][:700])  # so many dead rows ask for a merge
+        wait_until("followed", lambda: metric(running, "synchronised_rows_total", kind="deleted") == 700)
+        seen = checks(running)
+        wait_until("more checks", lambda: checks(running) > seen + 3)
+        status = running.status()
+        assert (status.proof.reason, status.drift.missing, status.repairs) == (ProofReason.REPAIR_HELD, 1, [])
+        assert status.view is not None
+        assert status.view.generation == 1
+
+        write_live(settings.live, healing=free)
+        wait_until("merged", lambda: (view := running.status().view) is not None and view.generation == 2 and running.proven)
+        assert [repair.drift.missing for repair in running.status().repairs] == [1]
+        assert answered(running) == set(live_ids(database))
+
+
+def checks(running: Replica) -> float:
+    return sum(metric(running, "checks_total", layer="L0", result=str(result)) for result in Result)
+
+
 # --- what else the writer does beside checking
 
 
