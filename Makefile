@@ -41,7 +41,7 @@ env: ## for the shell: eval "$$(make -s env)" brings kubectl, helm and the demo'
 
 venv: $(STAMP) ## the virtual environment that the other targets use
 
-$(STAMP): requirements/dev.txt operator/pyproject.toml indexer/pyproject.toml
+$(STAMP): requirements/dev.txt operator/pyproject.toml indexer/pyproject.toml cli/pyproject.toml
 	@PYTHON="$(PYTHON)" scripts/venv.sh $(VENV)
 	@touch $@
 

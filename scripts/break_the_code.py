@@ -1,7 +1,7 @@
 """Break a promise on purpose, and see a named test fail: `make break` does it for each entry below.
 
-Each entry takes one thing out of a copy of the indexer or the operator and runs the tests that guard it. A break that no test notices is
-an error, and so is an entry that no longer fits the code.
+Each entry takes one thing out of a copy of the indexer, the operator or the command line and runs the tests that guard it. A break that
+no test notices is an error, and so is an entry that no longer fits the code.
 """
 
 import os
@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 INDEXER = ROOT / "indexer" / "src" / "vectorindex_indexer"
 OPERATOR = ROOT / "operator" / "src" / "vectorindex_operator"
+CLI = ROOT / "cli" / "src" / "vectorindex_cli"
 SOURCE_TESTS = "tests/integration/indexer/test_source.py"
 CYCLE_TESTS = "tests/integration/indexer/test_cycle.py"
 BLINDNESS_TESTS = "tests/integration/indexer/test_blindness.py"
@@ -532,6 +533,54 @@ BREAKS = (
         "vectorindex_operator_lost_watches",
         ("tests/contract/test_alerts.py", "ask_only_for_what_is_exported"),
         OPERATOR,
+    ),
+    Break(
+        "kubectl vectorindex: a status that nobody keeps up to date is not told as consistent",
+        "resource.py",
+        "    if newest is None or now - newest > limit:",
+        "    if newest is None:",
+        ("tests/unit/cli/test_render.py", "an_old_proof"),
+        CLI,
+    ),
+    Break(
+        "kubectl vectorindex: a status of an earlier spec proves nothing of this one",
+        "resource.py",
+        "    if status.observed_generation < index.metadata.generation:",
+        "    if False:",
+        ("tests/unit/cli/test_render.py", "earlier_spec"),
+        CLI,
+    ),
+    Break(
+        "kubectl vectorindex: an approval takes no earlier one back",
+        "wishes.py",
+        "    every = tuple(dict.fromkeys([*kept, *named]))",
+        "    every = tuple(named)",
+        ("tests/unit/cli/test_wishes.py", "keeps_what_is_approved"),
+        CLI,
+    ),
+    Break(
+        "kubectl vectorindex: two approvals at one time both count",
+        "wishes.py",
+        '    return {"metadata": metadata | ({"resourceVersion": resource_version} if resource_version else {})}',
+        '    return {"metadata": metadata}',
+        ("tests/integration/cli/test_cli.py", "two_approvals"),
+        CLI,
+    ),
+    Break(
+        "kubectl vectorindex: a plan that was used up is approved anew only once the operator has forgotten it",
+        "commands.py",
+        "        if approval.used_up:",
+        "        if not approval:",
+        ("tests/integration/cli/test_cli.py", "again_when_it_is_held_again"),
+        CLI,
+    ),
+    Break(
+        "kubectl vectorindex: text of rows does not steer a terminal",
+        "render.py",
+        '    return "".join(sign if sign.isprintable() else "?" for sign in text)',
+        "    return text",
+        ("tests/unit/cli/test_render.py", "steers_the_terminal"),
+        CLI,
     ),
 )
 

@@ -26,5 +26,5 @@ quiet=--quiet
 [ -t 1 ] && quiet=--progress-bar=on
 "$folder/bin/python" -m pip install --disable-pip-version-check $quiet --require-hashes --requirement requirements/dev.txt
 "$folder/bin/python" -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation \
-    --editable operator --editable indexer
+    --editable operator --editable indexer --editable cli
 "$folder/bin/python" -m pip check >/dev/null

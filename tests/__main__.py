@@ -22,7 +22,7 @@ from cluster.process import SEARCH_PATH
 
 QUICK = ("tests/unit", "tests/contract")
 INDEXER = ("tests/integration/indexer", "tests/integration/benchmarks")
-CONTROL_PLANE = ("tests/integration/operator",)
+CONTROL_PLANE = ("tests/integration/operator", "tests/integration/cli")
 NODE = ("tests/e2e",)
 
 NO_TESTS: Final = 5  # exit code of pytest when a choice of tests leaves none

@@ -366,6 +366,6 @@ def test_notes_name_the_next_command_and_a_complete_example() -> None:
     assert example["spec"]["index"]["dimension"] == 384
 
 
-@pytest.mark.parametrize("folder", ["operator", "indexer"])
+@pytest.mark.parametrize("folder", ["operator", "indexer", "cli"])
 def test_folders_named_like_the_standard_library_are_no_packages(folder: str) -> None:
     assert not Path(ROOT, folder, "__init__.py").exists()  # it would shadow `operator` for every program started here

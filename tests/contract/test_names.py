@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from vectorindex_cli import names as cli
+from vectorindex_cli import resource
 from vectorindex_indexer import names as indexer
 from vectorindex_operator import api, names, settings
 from vectorindex_operator.names import ConditionType, ProofReason, QuarantineReason, Reason, SourceReason
@@ -30,6 +32,22 @@ def test_both_sides_have_the_same_words(name: str) -> None:
     ours: type[enum.StrEnum] = getattr(names, name)
     theirs: type[enum.StrEnum] = getattr(indexer, name)
     assert {item.name: item.value for item in ours} == {item.name: item.value for item in theirs}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in vars(cli) if name.isupper()))
+def test_the_command_line_means_the_same(name: str) -> None:
+    assert getattr(cli, name) == (getattr(names, name) if name in vars(names) else getattr(api, name))
+
+
+@pytest.mark.parametrize("name", ["ConditionType", "ConditionStatus"])
+def test_the_command_line_has_the_same_words(name: str) -> None:
+    assert [str(word) for word in getattr(cli, name)] == [str(word) for word in getattr(names, name)]
+
+
+@pytest.mark.parametrize("part", ["Condition", "Drift", "Repair", "MemberPlan", "HeldPlan", "Member", "LastProven", "Status"])
+def test_the_command_line_knows_no_field_that_the_operator_does_not_write(part: str) -> None:
+    ours, theirs = getattr(resource, part), getattr(api, part)
+    assert set(ours.__struct_encode_fields__) <= set(theirs.__struct_encode_fields__)
 
 
 def test_every_reason_is_documented_and_no_other() -> None:

@@ -19,6 +19,7 @@ def test_a_part_that_cannot_run_is_named_with_its_reason_and_the_others_run() ->
         "tests/integration/indexer",
         "tests/integration/benchmarks",
         "tests/integration/operator",
+        "tests/integration/cli",
     ]
     assert sentences == ["tests/e2e did not run: it needs root"]
 
@@ -26,13 +27,13 @@ def test_a_part_that_cannot_run_is_named_with_its_reason_and_the_others_run() ->
 def test_an_external_cluster_needs_nothing_of_this_machine() -> None:
     folders, sentences = choose_folders(external=True, control_plane_missing="this is Darwin", node_missing="this is Darwin")
     assert "tests/e2e" in folders
-    assert sentences == ["tests/integration/operator did not run: this is Darwin"]
+    assert sentences == ["tests/integration/operator, tests/integration/cli did not run: this is Darwin"]
 
 
 def test_what_waits_for_clusters_runs_beside_the_rest() -> None:
     folders, _ = choose_folders(external=False, control_plane_missing=None, node_missing=None)
     computing, waiting = split(folders)
-    assert waiting == ["tests/integration/operator", "tests/e2e"]
+    assert waiting == ["tests/integration/operator", "tests/integration/cli", "tests/e2e"]
     assert sorted(computing + waiting) == sorted(folders)
     assert split(computing) == [computing]
 

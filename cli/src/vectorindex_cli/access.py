@@ -1,0 +1,112 @@
+"""Reads and writes VectorIndexes at the API server that a kubeconfig names, and turns its refusals into sentences."""
+
+import contextlib
+import email.utils
+import http
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, cast
+
+import urllib3
+from kubernetes import config
+from kubernetes.client import ApiClient, ApiException, CustomObjectsApi
+
+from vectorindex_cli.errors import AccessError, CliError, ConflictError, UnreachableError
+from vectorindex_cli.names import API_GROUP, API_VERSION, PLURAL
+from vectorindex_cli.resource import Json
+
+_TIMEOUT_SECONDS: Final = 30
+_ROLES: Final = {"get": "view", "patch": "edit"}
+
+
+class Answer(NamedTuple):
+    """An object, and the time at the API server: the one that replicas share, whatever this machine's clock says."""
+
+    document: Json
+    now: datetime
+
+
+class Indexes:
+    """The VectorIndexes of one namespace."""
+
+    def __init__(self, client: ApiClient, namespace: str) -> None:
+        self.namespace = namespace
+        self._api = CustomObjectsApi(client)
+
+    def read(self, name: str) -> Answer:
+        """Return the VectorIndex of this name."""
+        with self._told("get", name):
+            document, _, headers = self._api.get_namespaced_custom_object_with_http_info(
+                *self._where(name), _request_timeout=_TIMEOUT_SECONDS
+            )
+        return Answer(cast(Json, document), _time_of(headers))
+
+    def patch(self, name: str, patch: Json) -> Json:
+        """Apply a merge patch and return the object as it is then."""
+        with self._told("patch", name):
+            document = self._api.patch_namespaced_custom_object(
+                *self._where(name), patch, _content_type="application/merge-patch+json", _request_timeout=_TIMEOUT_SECONDS
+            )
+        return cast(Json, document)
+
+    def _where(self, name: str) -> tuple[str, str, str, str, str]:
+        return API_GROUP, API_VERSION.rpartition("/")[2], self.namespace, PLURAL, name
+
+    @contextlib.contextmanager
+    def _told(self, verb: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except ApiException as error:
+            raise _explain(error, verb, f"{self.namespace}/{name}") from error
+        except urllib3.exceptions.HTTPError as error:
+            host = self._api.api_client.configuration.host
+            why = getattr(error, "reason", None) or error
+            raise UnreachableError(
+                f"the API server {host} does not answer ({type(why).__name__}): is the context the one you mean?"
+            ) from error
+
+
+def connect(kubeconfig: str | None, context: str | None, namespace: str | None) -> Indexes:
+    """Return the VectorIndexes of the namespace named, or of that of the context."""
+    try:
+        contexts, current = config.list_kube_config_contexts(kubeconfig)  # type: ignore[no-untyped-call]
+        chosen = current if context is None else next((one for one in contexts if one["name"] == context), None)
+        if chosen is None:
+            raise AccessError(f"the kubeconfig has no context {context}; it has: {', '.join(one['name'] for one in contexts)}")
+        client = config.new_client_from_config(kubeconfig, chosen["name"], persist_config=False)  # type: ignore[no-untyped-call]
+    except (config.ConfigException, OSError) as error:
+        raise AccessError(f"no usable kubeconfig: {error}. Name one with --kubeconfig or KUBECONFIG") from error
+    return Indexes(client, namespace or chosen["context"].get("namespace") or "default")
+
+
+def _explain(error: ApiException, verb: str, name: str) -> CliError:
+    said, status = _message_of(error), error.status or 0
+    if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status == http.HTTPStatus.TOO_MANY_REQUESTS:
+        return UnreachableError(f"the API server can't {verb} VectorIndex {name} now: {status} {said}")
+    if status == http.HTTPStatus.CONFLICT:
+        return ConflictError(f"VectorIndex {name} changes again and again meanwhile: try again")
+    if status == http.HTTPStatus.NOT_FOUND and not said:
+        return AccessError(f"this cluster knows no VectorIndexes, so there is no {name}: install the chart, or choose another --context")
+    texts = {
+        http.HTTPStatus.UNAUTHORIZED: "the API server does not know who you are: log in again, or choose another --context",
+        http.HTTPStatus.FORBIDDEN: f"you may not {verb} VectorIndex {name}: ask for the role `{_ROLES[verb]}` there ({said})",
+        http.HTTPStatus.NOT_FOUND: f"there is no VectorIndex {name}: look for it with `kubectl get vidx --all-namespaces`",
+    }
+    return AccessError(texts.get(http.HTTPStatus(status)) or f"the API server refuses to {verb} VectorIndex {name}: {status} {said}")
+
+
+def _message_of(error: ApiException) -> str:
+    """Return the message of a Kubernetes Status; the address of an unknown kind answers with other text."""
+    try:
+        document = json.loads(error.body or "")
+    except ValueError:
+        return ""
+    return str(document.get("message", "")) if isinstance(document, Mapping) else ""
+
+
+def _time_of(headers: Mapping[str, Any] | None) -> datetime:
+    try:
+        return email.utils.parsedate_to_datetime(str((headers or {})["Date"])).astimezone(UTC)
+    except (KeyError, ValueError):
+        return datetime.now(UTC)

@@ -1,0 +1,227 @@
+"""Each verb against a real API server and a real operator; only the pods are stand-ins."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from tests.integration.cli.conftest import Cli, Run, condition
+from tests.support.cluster import RunningCluster
+from tests.support.operator_process import Fleet, OperatorProcess, wait_for
+from tests.support.vector_index import GOLDEN, make_manifest
+from vectorindex_operator.api import Json
+
+Read = Callable[[], Json]
+PLAN = "fedcba9876543210"
+DRIFT = {"result": "drift", "reason": "DriftFound", "message": "2 ghosts"}
+REFUSED = {"reachable": False, "reason": "AuthenticationFailed", "message": "password authentication failed for user docs_reader"}
+
+
+def wait_condition(serving: Fleet, read: Read, status: str, reason: str) -> None:
+    """Wait for the condition; the operator is made to look now, as it asks members that are well only every ten seconds."""
+    serving.cluster.kubectl("annotate", "vidx", "docs", "-n", serving.namespace, "--overwrite", f"example.com/look-at={reason}")
+    wait_for(f"Consistent is {status}, {reason}", lambda: condition(read(), "Consistent") == (status, reason))
+
+
+def hold(serving: Fleet) -> None:
+    plan = json.loads(GOLDEN.read_text())["heldPlan"] | {"heldAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    said = {"result": "drift", "reason": "ChangeHeld", "message": "4012 of 9500 rows would go", "incarnation": "7/primary/2"}
+    serving.say(state="Held", proven=False, heldPlan=plan, proof=said, identity={"approvedPlans": []})
+
+
+def carry_out(serving: Fleet) -> None:
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    done = {"result": "ok", "reason": "Proven", "incarnation": "7/primary/2", "provenAt": now, "asOf": now}
+    serving.say(state="Serving", proven=True, heldPlan=None, identity={"approvedPlans": [PLAN]}, proof=done)
+
+
+def answering(serving: Fleet, read: Read, wish: str, **changes: object) -> threading.Thread:
+    """Let the members answer the next wish of this kind, as replicas would once they have done it."""
+    before = serving.read_live()["wishes"][wish]
+
+    def answer() -> None:
+        def is_new() -> str:
+            asked = str(serving.read_live()["wishes"][wish])
+            return asked if asked != before else ""
+
+        asked = wait_for("the wish is in the file", is_new)
+        serving.say(**changes)
+        time.sleep(1.5)  # so that there is something to be seen of the progress
+        serving.say(identity={wish: asked})
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    return thread
+
+
+def test_status_tells_each_verdict_by_its_exit_code(serving: Fleet, read: Read, cli: Cli, namespace: str) -> None:
+    healthy = cli("status", "docs")
+    assert (healthy.returncode, healthy.stderr) == (0, "")
+    assert healthy.stdout.startswith(f"VectorIndex {namespace}/docs\n  Verdict    consistent, Proven: ")
+    assert "docs-index-1  Serving  3" in healthy.stdout
+    assert "\x1b" not in healthy.stdout  # no terminal
+    assert "\x1b[32mconsistent\x1b[0m" in cli("status", "docs", "--color", "always").stdout
+
+    serving.say(drift={"ghost": 2}, proven=False, proof=DRIFT)
+    wait_condition(serving, read, "False", "DriftFound")
+    drifting = cli("status", "docs")
+    assert drifting.returncode == 1
+    assert "not consistent, DriftFound" in drifting.stdout
+    assert "2 ghost" in drifting.stdout
+
+    serving.say(drift={"ghost": 0}, source=REFUSED, proof={"result": "unknown", "reason": "AuthenticationFailed"})
+    wait_condition(serving, read, "Unknown", "AuthenticationFailed")
+    unknown = cli("status", "docs")
+    assert unknown.returncode == 2
+    assert "unknown, AuthenticationFailed: " in unknown.stdout
+
+
+def test_status_for_programs_holds_what_the_api_server_has(serving: Fleet, read: Read, cli: Cli) -> None:
+    as_json, as_yaml = cli("status", "docs", "-o", "json"), cli("status", "docs", "-o", "yaml")
+    document = json.loads(as_json.stdout)
+    assert (as_json.returncode, as_yaml.returncode, document["verdict"]) == (0, 0, "Consistent")
+    assert document["status"].keys() == read()["status"].keys()
+    assert yaml.safe_load(as_yaml.stdout).keys() == document.keys()
+
+
+def test_a_spec_that_the_operator_has_not_seen_is_unknown(serving: Fleet, operator: OperatorProcess, read: Read, cli: Cli) -> None:
+    operator.pause()
+    try:
+        assert cli("suspend", "docs").returncode == 0
+        result = cli("status", "docs")
+        assert condition(read(), "Consistent") == ("True", "Proven")
+        assert (result.returncode, "is the operator running?" in result.stdout) == (2, True)
+    finally:
+        operator.resume()
+
+
+def test_suspend_and_resume_set_the_field_and_say_so(serving: Fleet, read: Read, cli: Cli, namespace: str) -> None:
+    assert f"{namespace}/docs suspended" in cli("suspend", "docs").stdout
+    assert read()["spec"]["suspend"] is True
+    assert "suspended already" in cli("suspend", "docs").stdout
+    refused = cli("rebuild", "docs")
+    assert (refused.returncode, "resume docs" in refused.stderr) == (2, True)
+    assert "vectorindex.dev/rebuild-requested-at" not in read()["metadata"].get("annotations", {})
+    assert f"{namespace}/docs resumed" in cli("resume", "docs").stdout
+    assert read()["spec"]["suspend"] is False
+
+
+def test_validate_waits_for_every_replica_and_ends_with_the_verdict(serving: Fleet, read: Read, cli: Cli) -> None:
+    answers = answering(serving, read, "validateRequestedAt", drift={"ghost": 2}, proven=False, proof=DRIFT)
+    result = cli("validate", "docs", "--wait", "--timeout", "30")
+    answers.join()
+    assert (result.returncode, result.stderr) == (1, "")
+    progress, verdict = result.stdout.splitlines()[0], result.stdout.splitlines()[-1]
+    assert progress.startswith("checking (docs-index-0: Serving")
+    assert "not consistent, DriftFound" in verdict
+    assert read()["status"]["validateRequestedAt"] == read()["metadata"]["annotations"]["vectorindex.dev/validate-requested-at"]
+
+
+def test_a_wait_that_is_in_vain_ends_with_an_error(serving: Fleet, cli: Cli) -> None:
+    result = cli("validate", "docs", "--wait", "--timeout", "1")
+    assert result.returncode == 2
+    assert "not within 1 s: every replica has checked; `kubectl vectorindex status docs" in result.stderr
+
+
+def test_rebuild_shows_a_line_for_each_step_and_ends_with_the_verdict(serving: Fleet, read: Read, cli: Cli) -> None:
+    answers = answering(serving, read, "rebuildRequestedAt", view={"generation": 4})
+    result = cli("rebuild", "docs", "--wait", "--timeout", "30")
+    answers.join()
+    lines = result.stdout.splitlines()
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (
+        lines[0]
+        == "0 of 2 replicas rebuilt (docs-index-0: Serving, generation 3, 9500 rows; docs-index-1: Serving, generation 3, 9500 rows)"
+    )
+    assert lines[-2] == "2 of 2 replicas rebuilt"
+    assert lines[-1].startswith(f"{read()['metadata']['namespace']}/docs: consistent, Proven")
+
+
+def test_a_held_plan_is_shown_and_approved_once_and_again_when_it_is_held_again(serving: Fleet, read: Read, cli: Cli) -> None:
+    nothing = cli("plan", "docs")
+    assert (nothing.returncode, "no replica holds a plan" in nothing.stdout) == (0, True)
+    hold(serving)
+    wait_condition(serving, read, "False", "ChangeHeld")
+    shown = cli("plan", "docs")
+    assert shown.returncode == 1
+    assert "remove 4000, replace 12 and add 3 rows (patch)" in shown.stdout
+    assert "rows     100001740" in shown.stdout
+
+    refused = cli("approve", "docs", PLAN, "0000000000000000")
+    assert (refused.returncode, "Nothing was approved" in refused.stderr) == (2, True)
+    assert "vectorindex.dev/approve-plan" not in read()["metadata"].get("annotations", {})
+    (command,) = [line for line in shown.stdout.splitlines() if line.startswith("To approve: kubectl vectorindex ")]
+    assert cli(*command.split()[4:]).returncode == 0  # as it is printed
+    wait_for("it is handed down", lambda: serving.read_live()["wishes"]["approvePlan"] == PLAN)
+    wait_for("the status says so", lambda: read()["status"]["heldPlans"][0].get("approved"))
+    assert "was approved already" in cli("approve", "docs", PLAN).stdout
+    assert cli("plan", "docs").returncode == 0
+
+    carry_out(serving)
+    serving.keep_reading(20, lambda: read()["status"].get("approvedPlans") == [PLAN])
+    hold(serving)
+    wait_condition(serving, read, "False", "ChangeHeld")
+    again = cli("approve", "docs", PLAN)
+    assert (again.returncode, again.stderr) == (0, "")
+    wait_for("it is handed down anew", lambda: serving.read_live()["wishes"]["approvePlan"] == PLAN)
+
+
+def test_two_approvals_at_once_both_count(serving: Fleet, read: Read, as_process: Cli) -> None:
+    hold(serving)
+    other = "0" * 15 + "1"
+    serving.members["docs-index-1"].say(heldPlan={"id": other})
+    wait_for("both are held", lambda: len(read()["status"].get("heldPlans", [])) == 2)
+    results: list[Run] = []
+    threads = [threading.Thread(target=lambda plan=plan: results.append(as_process("approve", "docs", plan))) for plan in (PLAN, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [run.returncode for run in results] == [0, 0]
+    assert set(read()["metadata"]["annotations"]["vectorindex.dev/approve-plan"].split(",")) == {PLAN, other}
+
+
+def test_what_is_not_there_or_not_allowed_is_named(cluster: RunningCluster, cli: Cli, namespace: str, tmp_path: Path) -> None:
+    missing = cli("status", "docs")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert f"there is no VectorIndex {namespace}/docs" in missing.stderr
+
+    cluster.kubectl("create", "serviceaccount", "nobody", "-n", namespace)
+    token = cluster.kubectl("create", "token", "nobody", "-n", namespace).strip()
+    config = json.loads(cluster.kubeconfig.read_text())
+    config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
+    kubeconfig = tmp_path / "nobody.kubeconfig"
+    kubeconfig.write_text(json.dumps(config))
+    forbidden = cli("status", "docs", kubeconfig=kubeconfig)
+    assert (forbidden.returncode, "ask for the role `view`" in forbidden.stderr) == (2, True)
+    assert token not in forbidden.stderr
+
+    config["users"][0]["user"]["token"] = "wrong-" + token
+    kubeconfig.write_text(json.dumps(config))
+    assert "does not know who you are" in cli("status", "docs", kubeconfig=kubeconfig).stderr
+
+    config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
+    kubeconfig.write_text(json.dumps(config))
+    unreachable = cli("status", "docs", kubeconfig=kubeconfig)
+    assert (unreachable.returncode, "127.0.0.1:1 does not answer" in unreachable.stderr) == (2, True)
+    assert "Traceback" not in unreachable.stderr
+
+    no_context = cli("status", "docs", "--context", "elsewhere")
+    assert (no_context.returncode, "no context elsewhere; it has: " in no_context.stderr) == (2, True)
+    no_file = cli("status", "docs", kubeconfig=tmp_path / "absent")
+    assert (no_file.returncode, "Name one with --kubeconfig or KUBECONFIG" in no_file.stderr) == (2, True)
+
+
+def test_an_index_that_no_operator_has_seen_is_unknown(
+    cluster: RunningCluster, cli: Cli, operator: OperatorProcess, namespace: str
+) -> None:
+    operator.pause()
+    try:
+        cluster.kubectl("apply", "-f", "-", text=json.dumps(make_manifest("docs", namespace)))
+        result = cli("status", "docs")
+        assert (result.returncode, "no operator has looked at it yet" in result.stdout) == (2, True)
+    finally:
+        operator.resume()
