@@ -76,7 +76,7 @@ def connect(kubeconfig: str | None, context: str | None, namespace: str | None) 
             raise AccessError(f"the kubeconfig has no context {context}; it has: {', '.join(one['name'] for one in contexts)}")
         client = config.new_client_from_config(kubeconfig, chosen["name"], persist_config=False)  # type: ignore[no-untyped-call]
     except (config.ConfigException, OSError) as error:
-        raise AccessError(f"no usable kubeconfig: {error}. Name one with --kubeconfig or KUBECONFIG") from error
+        raise AccessError(f"no usable kubeconfig: {str(error).rstrip('.')}. Name one with --kubeconfig or KUBECONFIG") from error
     return Indexes(client, namespace or chosen["context"].get("namespace") or "default")
 
 
