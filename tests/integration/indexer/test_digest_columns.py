@@ -11,7 +11,7 @@ import pytest
 from tests.support.faults import lose_from_ledger
 from tests.support.postgres import Connection, Database
 from tests.support.psql import run_psql
-from tests.support.replica import check, drifted, load_belief, make_source, write_settings
+from tests.support.replica import check, drifted, load_belief, make_source, wait_until, write_settings
 from vectorindex_indexer.config import Settings, load_identity
 from vectorindex_indexer.ddl import Columns, write_digest_expressions, write_script
 from vectorindex_indexer.digest import EMPTY, Digest
@@ -222,6 +222,7 @@ def test_an_altered_expression_is_another_catalogue(database: Database, tmp_path
 
 def count_reads(database: Database) -> dict[str, tuple[int, int]]:
     """Return by index how many entries were read and how many rows were fetched for them; for the table, sequential scans and rows."""
+    wait_until("no session is left: each tells its counts as it ends", lambda: not database.backends(), 30)
     with database.admin_connect() as connection:
         indexes = connection.execute("SELECT indexrelname::text, idx_tup_read, idx_tup_fetch FROM pg_stat_user_indexes").fetchall()
         tables = connection.execute("SELECT relname::text, seq_scan, seq_tup_read FROM pg_stat_user_tables").fetchall()

@@ -167,7 +167,7 @@ REWRITTEN: dict[str, Json] = {
     "no-values": _peer({"podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": []}]}}),
     "no-exceptions": _peer({"ipBlock": {"cidr": "10.0.0.0/8", "except": []}}),
     "no-key": {"pod": {"tolerations": [{"key": "", "operator": "Exists", "value": ""}]}},
-    "a-tenth": {"pod": {"resources": {"requests": {"cpu": "0.1", "memory": "1e9"}, "limits": {"cpu": 1}}}},
+    "a-tenth": {"pod": {"resources": {"requests": {"cpu": "0.1", "memory": "1000000k"}, "limits": {"cpu": 1}}}},
     "below-a-milli": {"pod": {"resources": {"requests": {"cpu": "1u"}}}},
     "a-volume": {"storage": {"size": "1024Mi"}},
     "certificates": {
