@@ -167,8 +167,8 @@ REWRITTEN: dict[str, Json] = {
     "no-values": _peer({"podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": []}]}}),
     "no-exceptions": _peer({"ipBlock": {"cidr": "10.0.0.0/8", "except": []}}),
     "no-key": {"pod": {"tolerations": [{"key": "", "operator": "Exists", "value": ""}]}},
-    "a-tenth": {"pod": {"resources": {"requests": {"cpu": "0.1", "memory": "1000000k"}, "limits": {"cpu": 1}}}},
-    "below-a-milli": {"pod": {"resources": {"requests": {"cpu": "1u"}}}},
+    "a-tenth": {"pod": {"resources": {"requests": {"cpu": "0.1", "memory": "1024Mi"}, "limits": {"cpu": 1}}}},
+    "a-thousandth": {"pod": {"resources": {"requests": {"cpu": "0.001"}}}},
     "a-volume": {"storage": {"size": "1024Mi"}},
     "certificates": {
         "source": {
