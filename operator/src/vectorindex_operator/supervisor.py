@@ -80,6 +80,7 @@ class Run:
         except BaseException as error:  # kopf raises what its streams raise
             cause = f"{type(error).__name__}: {error}"
         finally:
+            self._own.set_exception_handler(lambda *_: None)  # of tasks that are left alone there is nothing to tell
             self._own.close()  # not asyncio.run: kopf's generators can't be closed from outside, and say so with a traceback each
         with contextlib.suppress(RuntimeError):  # our own loop may have ended before
             self._loop.call_soon_threadsafe(self._set_ended, cause)
@@ -98,9 +99,10 @@ class Run:
             )
         finally:
             self.streams = 0
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            if not self._own.is_closed():  # else the loop was left alone, and nothing in it can be ended any more
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
 
     async def _count(self) -> None:
         while True:
