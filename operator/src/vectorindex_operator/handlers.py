@@ -64,6 +64,7 @@ def make_settings() -> kopf.OperatorSettings:
         settings.watching.label_selectors[kopf_selector(group, version, plural)] = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
     settings.networking.request_timeout = 60
     settings.networking.error_backoffs = EndlessBackoff()
+    settings.queueing.exit_timeout = 0.5  # a handler only hands on: nothing is worth waiting for at the end
     settings.queueing.error_delays = (1, 1, 2, 3, 5, 8, 13, 21, 34, 60)
     settings.scanning.disabled = True  # no rights on CRDs and namespaces are needed; without this the first event took 54 s
     settings.posting.enabled = False  # events are posted by ourselves, on transitions

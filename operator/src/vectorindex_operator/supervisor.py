@@ -37,6 +37,8 @@ URGE: Final = timedelta(seconds=0.5)
 
 URGES: Final = 4
 
+LAST_MOMENT: Final = timedelta(seconds=0.1)
+
 STOPPING: Final = timedelta(seconds=3)
 """How long the end of kopf is waited for when the operator ends."""
 
@@ -81,9 +83,17 @@ class Run:
             cause = f"{type(error).__name__}: {error}"
         finally:
             self._own.set_exception_handler(lambda *_: None)  # of tasks that are left alone there is nothing to tell
+            self._cancel_all()
             self._own.close()  # not asyncio.run: kopf's generators can't be closed from outside, and say so with a traceback each
         with contextlib.suppress(RuntimeError):  # our own loop may have ended before
             self._loop.call_soon_threadsafe(self._set_ended, cause)
+
+    def _cancel_all(self) -> None:
+        """Let whatever is left in kopf's loop close its connections, as far as it will within a moment."""
+        for task in asyncio.all_tasks(self._own):
+            task.cancel()
+        with contextlib.suppress(RuntimeError):
+            self._own.run_until_complete(asyncio.sleep(LAST_MOMENT.total_seconds()))
 
     async def _watch(self) -> None:
         beside = [asyncio.create_task(self.heart.beat()), asyncio.create_task(self._count())]  # kopf leaves alone what was there before

@@ -17,6 +17,7 @@ def test_settings_whose_defaults_failed_are_set() -> None:
     watching, networking = settings.watching, settings.networking
     assert (watching.inactivity_timeout, watching.server_timeout, watching.connect_timeout, watching.chunk_size) == (70, 300, 10, 500)
     assert networking.request_timeout == 60
+    assert settings.queueing.exit_timeout == 0.5
     assert settings.queueing.error_delays == (1, 1, 2, 3, 5, 8, 13, 21, 34, 60)
     assert settings.scanning.disabled is True  # no rights on definitions and namespaces
     assert settings.posting.enabled is False
