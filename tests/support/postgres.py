@@ -473,6 +473,13 @@ class Database:
             ).fetchall()
         return [Backend(*row) for row in rows]
 
+    def expect_no_backends(self, seconds: float = 10) -> None:
+        """Fail unless all sessions of ours have ended, or do within a moment: the server is a little later than whoever closed one."""
+        deadline = time.monotonic() + seconds
+        while left := self.backends():
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+
     def idle_in_transaction(self, *, application_like: str = OUR_APPLICATIONS) -> list[Backend]:
         """Return our sessions that hold a transaction open and do nothing: there must be none."""
         return self.backends(application_like=application_like, states=("idle in transaction", "idle in transaction (aborted)"))

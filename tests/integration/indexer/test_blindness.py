@@ -324,7 +324,7 @@ def test_who_can_not_see_says_unknown_and_why(
     assert healed.findings.result is Result.OK, healed.findings.message
     assert (healed.findings.drift.rows, healed.belief.plan) == (0, None)
     assert healed.belief.ledger.root == before.ledger.root
-    assert not bench.database.backends()
+    bench.database.expect_no_backends()
 
 
 def test_each_thing_that_can_not_be_seen_has_a_cause_here() -> None:
@@ -364,7 +364,7 @@ def test_a_load_without_memory_trusts_the_last_proof_over_an_empty_table(
 
     with pytest.raises(InconclusiveError, match="51 were proven last"):
         load_candidate(bench.source, bench.belief.view.spec, generation=1, proven_rows=51, progress=lambda *_: None)
-    assert not bench.database.backends()
+    bench.database.expect_no_backends()
 
 
 def test_a_reader_of_the_catalogue_alone_is_told_apart_from_one_of_the_rows(database: Database) -> None:

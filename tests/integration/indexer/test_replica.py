@@ -448,7 +448,7 @@ def test_sessions_that_are_killed_at_any_moment_leave_none_idle_in_transaction(s
         wait_until("another check", lambda: metric(replica, "checks_total", layer="L0", result="ok") > checks)
         assert replica.is_ready()
         assert not database.idle_in_transaction()
-    assert not database.backends()
+    database.expect_no_backends()
 
 
 def test_a_check_that_did_not_look_into_the_index_claims_nothing_of_it(

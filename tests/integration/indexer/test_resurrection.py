@@ -314,7 +314,7 @@ def test_no_dead_row_is_answered_whenever_a_rebuild_is_killed(bench: Bench, time
             bench.interrupt(in_saving=number % 5 == 4)
         with bench.run() as (one, _):
             bench.assert_healed(one)
-    assert not bench.database.backends()
+    bench.database.expect_no_backends()
     assert bench.answers > 10 * times, "somebody must have asked"
     assert len(bench.writer.deaths) > 10 * times, "and rows must have died"
     during = Counter(one.during for one in bench.interruptions)

@@ -115,7 +115,7 @@ def test_who_waits_holds_no_transaction_and_the_holder_no_snapshot(connector: Co
                 assert connection.execute(query).fetchone() == (0, 0)
             time.sleep(0.02)  # between two looks at a state that must hold all the time
     thread.join()
-    assert not database.backends()
+    database.expect_no_backends()
 
 
 def test_an_error_in_the_block_lets_the_slot_go(connector: Connector, database: Database) -> None:

@@ -457,7 +457,7 @@ def test_each_wrong_setting_has_its_reason_and_names_its_object(
 
     assert found == reason, message
     assert said in message
-    assert not database.backends()
+    database.expect_no_backends()
 
 
 def test_pgvectors_dimension_is_compared_before_any_row_is_read(make_wordnet_database: MakeWordnetDatabase, tmp_path: Path) -> None:
@@ -514,7 +514,7 @@ def test_a_cancelled_statement_and_a_killed_backend_leave_nothing(shared: tuple[
         unit.survey(count(unit))
     assert caught.value.reason == SourceReason.CONNECTION_LOST
     assert caught.value.retryable
-    assert not database.backends()
+    database.expect_no_backends()
 
 
 def test_an_error_of_ours_inside_a_unit_ends_its_session_too(shared: tuple[WordnetDatabase, Source]) -> None:
@@ -526,7 +526,7 @@ def test_an_error_of_ours_inside_a_unit_ends_its_session_too(shared: tuple[Wordn
     with pytest.raises(OursError), source.unit(seconds=30.0) as unit:
         unit.survey(count(unit))
         raise OursError
-    assert not database.backends()
+    database.expect_no_backends()
 
 
 def test_leaving_a_stream_half_read_ends_its_session_at_once(make_wordnet_database: MakeWordnetDatabase, tmp_path: Path) -> None:
