@@ -107,12 +107,16 @@ def test_who_waits_holds_no_transaction_and_the_holder_no_snapshot(connector: Co
     with hold_slot(connector, 1, wait_seconds=0, hold_seconds=60):
         thread.start()
         wait_until("one holds, one waits", lambda: len(database.backends(application_like="vectorindex slot search/docs")) == 2)
-        for _ in range(20):
-            assert len(database.idle_in_transaction()) <= 1
+
+        def holds_no_snapshot() -> bool:
+            query = """SELECT count(backend_xmin), count(backend_xid) FROM pg_stat_activity
+                WHERE application_name LIKE 'vectorindex slot%' AND state LIKE 'idle in%'"""
             with database.admin_connect() as connection:
-                query = """SELECT count(backend_xmin), count(backend_xid) FROM pg_stat_activity
-                    WHERE application_name LIKE 'vectorindex slot%' AND state LIKE 'idle in%'"""
-                assert connection.execute(query).fetchone() == (0, 0)
+                return connection.execute(query).fetchone() == (0, 0)
+
+        for _ in range(20):  # who waits asks now and then, each time in a transaction that lasts for a moment
+            wait_until("one at most is in a transaction", lambda: len(database.idle_in_transaction()) <= 1, 1)
+            wait_until("nobody holds a snapshot", holds_no_snapshot, 1)
             time.sleep(0.02)  # between two looks at a state that must hold all the time
     thread.join()
     database.expect_no_backends()
