@@ -54,7 +54,7 @@ class Proof(Struct, frozen=True, rename="camel"):
     result: str
     reason: str
     message: str
-    root_digest: str  # of the view, as published; "" while nothing was ever proven
+    root_digest: str  # of the view, as published; "" while no single snapshot covered all of it
     as_of: str
     snapshot: str
     incarnation: str

@@ -252,10 +252,15 @@ def _judge_age(pod: Pod, report: Report, spec: Spec | None, now: datetime) -> Ve
 
 
 def _find_disagreement(serving: list[Pod], answers: dict[str, Report]) -> str:
-    """Return which replicas differ though they stand at the same as-of point; replicas at other points can't be compared."""
+    """Return which replicas differ though they stand at the same as-of point; replicas at other points can't be compared.
+
+    Nor can one without a digest: no single snapshot covered its last check, as on a table or a server too slow for that.
+    """
     seen: dict[tuple[str, str, str], tuple[str, str]] = {}
     for pod in serving:
         proof = answers[pod.name].proof
+        if not proof.root_digest:
+            continue
         point = (proof.incarnation, proof.snapshot, proof.digest_spec)
         other, digest = seen.setdefault(point, (pod.name, proof.root_digest))
         if digest != proof.root_digest:

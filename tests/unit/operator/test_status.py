@@ -144,6 +144,7 @@ CASES: dict[str, tuple[Json, tuple[str, str]]] = {
     "proof old enough to count": ({"proof": {"provenAt": "2026-11-25T08:55:30Z"}}, ("True", "Proven")),
     "previous source": ({"identity": {"identityHash": "00"}}, ("Unknown", "RollingOut")),
     "other digest, same snapshot": ({"proof": {"rootDigest": "9500:0000000000000000-0000000000000000"}}, ("False", "ReplicasDisagree")),
+    "one digest only, same snapshot": ({"proof": {"rootDigest": ""}}, ("True", "Proven")),
     "other digest, other snapshot": (
         {"proof": {"rootDigest": "9501:0000000000000000-0000000000000000", "snapshot": "740:740:"}},
         ("True", "Proven"),
