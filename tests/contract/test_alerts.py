@@ -47,6 +47,7 @@ OPERATOR = 'namespace="vectorindex-system",pod="vectorindex-0"'
 INDEX_LABELS = {"namespace": "search", "index": "docs"}
 POD_LABELS = INDEX_LABELS | {"pod": "docs-index-0"}
 OPERATOR_LABELS = {"namespace": "vectorindex-system"}
+MAX_STALENESS = f"vectorindex_max_staleness_seconds{{{POD}}}"
 SERVED = "watchNamespaces={search,shop}"
 
 
@@ -57,7 +58,7 @@ def condition(kind: str, value: str) -> str:
 CASES = (
     Case(
         "VectorIndexNoConclusiveCheck",
-        {f"vectorindex_last_conclusive_check_timestamp_seconds{{{POD}}}": (Clock(), Clock(runs=False))},
+        {f"vectorindex_last_conclusive_check_timestamp_seconds{{{POD}}}": (Clock(), Clock(runs=False)), MAX_STALENESS: (900, 900)},
         29,  # 15 minutes are too long, and that for 15 minutes
         31,
         POD_LABELS | {"severity": "critical"},
@@ -90,7 +91,7 @@ CASES = (
     ),
     Case(
         "VectorIndexPeriodUnattainable",
-        {f"vectorindex_attainable_period_seconds{{{POD}}}": (300, 301)},
+        {f"vectorindex_attainable_period_seconds{{{POD}}}": (300, 301), MAX_STALENESS: (300, 300)},
         14,
         16,
         INDEX_LABELS | {"severity": "warning"},
@@ -377,7 +378,7 @@ def test_without_any_series_the_absent_operator_is_told(groups: list[dict[str, A
 def test_a_replica_that_never_proved_anything_is_told_as_such(groups: list[dict[str, Any]], rules: dict[str, Rule], tmp_path: Path) -> None:
     case = CASE_OF["VectorIndexNoConclusiveCheck"]
     # promtool's clock starts in 1970, ours are some 1.8e9 s later: so what is 0 in life is that much below it here
-    series = {f"vectorindex_last_conclusive_check_timestamp_seconds{{{POD}}}": ["-1.8e9"] * 40}
+    series = {f"vectorindex_last_conclusive_check_timestamp_seconds{{{POD}}}": ["-1.8e9"] * 40, MAX_STALENESS: ["900"] * 40}
     told = expected_of(rules, case)
     told["expected"]["exp_annotations"]["description"] = case.description.replace("for 32m 0s", "since it started")
     run_worlds(tmp_path, groups, World(series, {14: [], 16: [told]}, [case.alert]))
@@ -406,7 +407,7 @@ def test_thresholds_durations_labels_and_exclusions_come_from_values() -> None:
     chosen = rules_by_name(
         render_rules(
             SERVED,
-            "monitoring.prometheusRule.thresholds.noConclusiveCheckSeconds=7200",
+            "monitoring.prometheusRule.thresholds.reconcileErrors=7200",
             "monitoring.prometheusRule.for.VectorIndexDegraded=2h",
             "monitoring.prometheusRule.alertLabels.team=search",
             "monitoring.prometheusRule.alertLabels.severity=info",
@@ -415,7 +416,7 @@ def test_thresholds_durations_labels_and_exclusions_come_from_values() -> None:
         )
     )
     assert set(usual) - set(chosen) == {"VectorIndexRecallLow"}
-    assert "> 7200" in chosen["VectorIndexNoConclusiveCheck"]["expr"]
+    assert "> 7200" in chosen["VectorIndexReconcileErrors"]["expr"]
     assert chosen["VectorIndexDegraded"]["for"] == "2h"
     for alert, rule in chosen.items():
         assert rule["labels"] == {"team": "search"} | usual[alert]["labels"]  # its own severity wins

@@ -1,7 +1,7 @@
 """Declares every metric of a replica, and gives one function for each thing that happens; what happens is decided by others."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import prometheus_client
@@ -86,6 +86,8 @@ class Metrics:
         self._attainable = self._gauge(
             "attainable_period_seconds", "Time between two checks that keeps to maxSourceDutyPercent; more than periodSeconds delays them."
         )
+        self._period = self._gauge("check_period_seconds", "periodSeconds: the time between two checks that is asked for.")
+        self._staleness = self._gauge("max_staleness_seconds", "maxStalenessSeconds: the age at which a proof ceases to count.")
         self._check_seconds = self._histogram(
             "check_duration_seconds", "Duration of a check, with its repair if it made one.", _CHECK_SECONDS
         )
@@ -138,6 +140,8 @@ class Metrics:
             self._oldest,
             self._source_busy,
             self._attainable,
+            self._period,
+            self._staleness,
             self._held,
             self._pending,
             self._source_rows,
@@ -159,6 +163,11 @@ class Metrics:
     def build(self, version: str, faiss_version: str, index_type: str, metric: str) -> None:
         """Tell once what runs here."""
         self._build_info.labels(self._index, version, faiss_version, index_type, metric).set(1)
+
+    def asked_for(self, period: timedelta, staleness: timedelta) -> None:
+        """Tell how often checks should be made, and how old a proof may become."""
+        self._period.labels(self._index).set(period.total_seconds())
+        self._staleness.labels(self._index).set(staleness.total_seconds())
 
     def check_finished(
         self,

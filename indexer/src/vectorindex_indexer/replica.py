@@ -87,6 +87,7 @@ class Replica:
         self.metrics = Metrics(self.identity.name)
         self.metrics.build(VERSION, faiss.__version__, self.identity.index.type, self.identity.index.metric)
         self._behaviour = load_behaviour(settings.live, settings.config)
+        self.metrics.asked_for(self._behaviour.period, self._behaviour.max_staleness)
         self._connector = make_connector(settings, self.identity)
         self._source = Source(self.identity.source, self.identity.index, self._connector)
         self._lock = threading.RLock()  # what changes together is seen together in `status`
@@ -272,6 +273,7 @@ class Replica:
             return False
         self._unreadable = ""
         changed = behaviour != self._behaviour
+        self.metrics.asked_for(behaviour.period, behaviour.max_staleness)
         with self._lock:
             self._behaviour = behaviour
             self._holds.forget_unnamed(behaviour)

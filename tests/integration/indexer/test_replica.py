@@ -187,6 +187,14 @@ def test_suspended_it_observes_tells_and_changes_nothing_until_resumed(settings:
         wait_until("proven", lambda: replica.proven)
 
 
+def test_metrics_tell_how_often_checks_should_be_and_how_old_a_proof_may_become(settings: Settings) -> None:
+    with running_replica(settings) as replica:
+        for period, staleness in ((2, 33), (5, 44)):
+            rewrite(settings, lambda manifest: manifest["spec"]["consistency"].update(periodSeconds=period, maxStalenessSeconds=staleness))  # noqa: B023  called at once
+            wait_until("read", lambda: metric(replica, "max_staleness_seconds") == staleness)  # noqa: B023  called at once
+            assert metric(replica, "check_period_seconds") == period
+
+
 def test_an_approval_counts_once_until_it_is_taken_back_and_given_again(settings: Settings, database: WordnetDatabase) -> None:
     def bury(dead: bool) -> None:
         execute(database, "UPDATE faiss_metadata SET deleted = %s WHERE entity_id = ANY(%s) AND model_name = %s", dead, many, MODEL)
