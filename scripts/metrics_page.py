@@ -36,13 +36,30 @@ Both export the usual `process_` and `python_` metrics of the Prometheus client 
 """
 
 
+UNITS: Final = {
+    "timestamp_seconds": "Unix time",
+    "seconds": "s",
+    "bytes": "bytes",
+    "ratio": "0 to 1",
+    "rows": "rows",
+    "vectors": "vectors",
+    "queries": "queries",
+}
+"""By the end of a name: the most telling ends first. What has none is a count, or a number without a unit."""
+
+
+def find_unit(name: str) -> str:
+    """Return the unit that the name says."""
+    return next((unit for end, unit in UNITS.items() if name.removesuffix("_total").endswith(end)), "")
+
+
 def render_table(declared: list[MetricWrapperBase], without: set[str]) -> str:
     """Return a Markdown table, by name."""
-    lines = ["| name | type | labels | meaning |", "|---|---|---|---|"]
+    lines = ["| name | type | unit | labels | meaning |", "|---|---|---|---|---|"]
     for metric in sorted(declared, key=lambda one: str(one._name)):
         name = f"{metric._name}_total" if isinstance(metric, Counter) else metric._name
         labels = ", ".join(f"`{label}`" for label in metric._labelnames if label not in without)
-        lines.append(f"| `{name}` | {metric._type} | {labels} | {metric._documentation} |")
+        lines.append(f"| `{name}` | {metric._type} | {find_unit(name)} | {labels} | {metric._documentation} |")
     return "\n".join(lines)
 
 
