@@ -22,7 +22,7 @@ BENCH_ARGS ?=
 COUNT ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down try env venv test test-unit test-slow break bench bench-fleet lint format crds docs requirements
+.PHONY: help demo down try env venv test test-unit test-slow break bench bench-fleet lint format crds docs site requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/[$$][$$]/, "$$"); printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,10 @@ crds: ## copy the definition into the chart
 docs: venv ## write the pages that are made from the code
 	@$(BIN)/python scripts/metrics_page.py
 	@$(BIN)/python scripts/reference_page.py
+
+site: venv ## build the pages of docs/ as a site into site/, with every link checked
+	@$(BIN)/python -m sphinx -q -W --keep-going -c docs/site -d site/.doctrees -b html . site
+	@echo "open site/index.html"
 
 requirements: ## compile requirements/*.in anew, with hashes (needs uv)
 	@for source in requirements/*.in; do \
