@@ -117,9 +117,10 @@ class ServedIndex:
             source=report.Source(True, SourceReason.REACHABLE, "", "127.0.0.1:5432/app public.embeddings"),
             proof=proof,
             drift=report.Drift(),
+            drift_samples=report.DriftSamples(),
             pending=0,
             held_plan=None,
             repairs=[],
-            progress=report.Progress(0, 0),
+            progress=report.Progress(0, 0, 0),
             quarantine={},
         )

@@ -44,10 +44,21 @@ from vectorindex_indexer.names import DriftKind, ProofReason, Result, SourceReas
 from vectorindex_indexer.rows import AsOf
 from vectorindex_indexer.slots import hold_slot
 from vectorindex_indexer.source import Source
-from vectorindex_indexer.standing import Standing, count_drift, describe_plan, describe_proof, describe_view, find_oldest, to_text
+from vectorindex_indexer.standing import (
+    Standing,
+    count_drift,
+    describe_plan,
+    describe_proof,
+    describe_view,
+    find_oldest,
+    name_drift,
+    to_text,
+)
 from vectorindex_indexer.version import VERSION
 
 LOG = logging.getLogger(__name__)
+
+NO_PROGRESS: Final = report.Progress(0, 0, 0)
 
 SAVE_PAUSE: Final = 100.0  # times the duration of a save must pass before the next, and ...
 SAVE_PAUSE_SECONDS: Final = 5.0  # ... at least this; a process that stops saves at once
@@ -96,7 +107,7 @@ class Replica:
         self._published: Published | None = None
         self._trusted = False  # the belief was proven in this process, or may be served until it can be
         self._repairs: deque[report.Repair] = deque(maxlen=10)
-        self._progress = (0, 0)
+        self._progress = NO_PROGRESS
         self._loaded = False  # the belief came from disk, and no check has finished since
         self._built_at: datetime | None = None
         self._rebuild: Rebuild | None = None
@@ -201,10 +212,11 @@ class Replica:
                 ),
                 proof=describe_proof(standing, belief, is_served=self._trusted),
                 drift=report.Drift(**count_drift(standing.drift)),
+                drift_samples=name_drift(standing.drift, belief.ledger.kind, SAMPLE_IDS) if belief else report.DriftSamples(),
                 pending=findings.pending,
                 held_plan=describe_plan(self._held_plan),
                 repairs=list(self._repairs),
-                progress=report.Progress(*self._progress),
+                progress=self._progress,
                 quarantine={str(reason): rows for reason, rows in belief.ledger.count_quarantine().items()} if belief else {},
             )
 
@@ -479,27 +491,34 @@ class Replica:
         generation = self._belief.view.generation + 1 if self._belief else 1
         proven = self._behaviour.last_proven
         started, started_at = time.monotonic(), datetime.now(UTC)  # before anything is read: a wish that comes later is not answered by it
+        self._progress = report.Progress(0, 0, generation)
         candidate = self._background.submit(self._load, generation, proven.rows if proven else 0)
         LOG.info("building an index", extra={"trigger": trigger, "generation": generation})
         self._rebuild = Rebuild(candidate, trigger, started, started_at)
 
     def _load(self, generation: int, proven_rows: int) -> Belief:
         """Read all rows and build an index of them, in the background."""
-        slots = self._behaviour.healing.concurrent_rebuilds
+        slots, progress = self._behaviour.healing.concurrent_rebuilds, partial(self._advance, generation)
         with hold_slot(self._connector, slots, wait_seconds=SLOT_SECONDS, hold_seconds=LOAD_SECONDS, waiting=self._end_if_stopping):
-            return load_candidate(self._source, self.identity.index, generation=generation, proven_rows=proven_rows, progress=self._advance)
+            return load_candidate(self._source, self.identity.index, generation=generation, proven_rows=proven_rows, progress=progress)
 
     def _end_if_stopping(self) -> None:
         if self._stopping.is_set():
             raise SourceError(SourceReason.CONNECTION_LOST, "the process is stopping")
 
-    def _advance(self, done: int, expected: int) -> None:
+    def _advance(self, generation: int, done: int, expected: int) -> None:
         self._end_if_stopping()
-        self._progress = (done, expected)
+        self._progress = report.Progress(done, expected, generation)
 
     def _take_over(self, rebuild: Rebuild) -> None:
         """Prove a candidate and switch to it; until then, and if it can't be proven, the former index stays."""
         self._rebuild = None
+        try:
+            self._prove_candidate(rebuild)
+        finally:
+            self._progress = NO_PROGRESS
+
+    def _prove_candidate(self, rebuild: Rebuild) -> None:
         self._rebuilt = time.monotonic()
         seconds = self._rebuilt - rebuild.started
         self._rebuild_failures += 1  # until it is proven

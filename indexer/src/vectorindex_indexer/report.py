@@ -81,6 +81,15 @@ class Drift(Struct, frozen=True):
     duplicate: int = 0
 
 
+class DriftSamples(Struct, frozen=True, rename="camel"):
+    """Ids of rows that differ now, at most ten of each kind, the smallest first."""
+
+    missing: list[str] = []
+    ghost: list[str] = []
+    changed: list[str] = []
+    duplicate: list[str] = []
+
+
 class Repair(Struct, frozen=True, rename="camel"):
     """One finished repair. `drift` is what was found, `sample_ids` at most ten of the rows."""
 
@@ -110,10 +119,11 @@ class HeldPlan(Struct, frozen=True, rename="camel"):
 
 
 class Progress(Struct, frozen=True):
-    """How far a load is."""
+    """How far the build of an index is; all zero while none is built. The rows expected are unknown until Postgres has counted them."""
 
     done: int
     expected: int
+    generation: int  # of the index that is being built
 
 
 class Status(Struct, frozen=True, rename="camel"):
@@ -129,6 +139,7 @@ class Status(Struct, frozen=True, rename="camel"):
     source: Source
     proof: Proof
     drift: Drift
+    drift_samples: DriftSamples
     pending: int
     held_plan: HeldPlan | None
     repairs: list[Repair]  # newest first, at most ten

@@ -11,6 +11,7 @@ from vectorindex_indexer.belief import UNKNOWN, Belief, Findings
 from vectorindex_indexer.compare import Drift
 from vectorindex_indexer.guards import HeldPlan
 from vectorindex_indexer.index import View
+from vectorindex_indexer.keys import IdKind, to_texts
 from vectorindex_indexer.ledger import NEVER
 from vectorindex_indexer.names import DriftKind, ProofReason, Result, SourceReason
 
@@ -107,6 +108,11 @@ def find_oldest(belief: Belief | None) -> datetime | None:
 def count_drift(drift: Drift) -> dict[str, int]:
     """Return rows by kind."""
     return {kind: int(getattr(drift, kind).size) for kind in DriftKind}
+
+
+def name_drift(drift: Drift, kind: IdKind, limit: int) -> report.DriftSamples:
+    """Return ids of rows that differ, at most so many of each kind."""
+    return report.DriftSamples(**{str(one): to_texts(getattr(drift, one)[:limit], kind) for one in DriftKind})
 
 
 def to_text(moment: datetime | None) -> str:

@@ -228,6 +228,25 @@ class Drift(_Part, frozen=True):
         return self.missing + self.ghost + self.changed + self.duplicate
 
 
+class DriftSamples(_Part, frozen=True):
+    """`status.members[].driftSamples`."""
+
+    missing: list[str] = []
+    ghost: list[str] = []
+    changed: list[str] = []
+    duplicate: list[str] = []
+
+
+class Progress(_Part, frozen=True):
+    """`status.members[].progress`; no count is left out, as zero says something."""
+
+    _keep_defaults: ClassVar[bool] = True
+
+    generation: int
+    rows_done: int = 0
+    rows_expected: int = 0
+
+
 class Repair(_Part, frozen=True):
     """One entry of `status.lastRepairs`."""
 
@@ -298,6 +317,8 @@ class Member(_Part, frozen=True):
     reason: str | None = None
     message: str | None = None
     drift: Drift | None = None
+    drift_samples: DriftSamples | None = None
+    progress: Progress | None = None
     quarantine: dict[str, int] = {}
     fallback: str | None = None
     recall_per_million: int | None = None

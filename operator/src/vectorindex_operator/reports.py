@@ -85,6 +85,15 @@ class Drift(_Part, frozen=True):
     duplicate: Count = 0
 
 
+class DriftSamples(_Part, frozen=True):
+    """Some of the rows that differ now."""
+
+    missing: RowIds = []
+    ghost: RowIds = []
+    changed: RowIds = []
+    duplicate: RowIds = []
+
+
 class Repair(_Part, frozen=True):
     """One finished repair."""
 
@@ -113,10 +122,11 @@ class HeldPlan(_Part, frozen=True):
 
 
 class Progress(_Part, frozen=True):
-    """How far a load is."""
+    """How far the build of an index is; without a generation, none is built."""
 
     done: Count
     expected: Count
+    generation: Count = 0
 
 
 class Report(_Part, frozen=True):
@@ -137,6 +147,7 @@ class Report(_Part, frozen=True):
     progress: Progress
     quarantine: Annotated[dict[Reason, Count], Meta(max_length=16)]
     held_plan: HeldPlan | None = None
+    drift_samples: DriftSamples = DriftSamples()
 
 
 def parse_report(body: bytes, pod_uid: str) -> Report:

@@ -13,10 +13,12 @@ from vectorindex_operator import api, held, names
 from vectorindex_operator.api import (
     Condition,
     Drift,
+    DriftSamples,
     Event,
     LastProven,
     Member,
     MemberPlan,
+    Progress,
     Repair,
     Spec,
     Status,
@@ -31,6 +33,11 @@ MAX_MEMBER_MESSAGE: Final = 512
 MAX_REPAIRS: Final = 10
 MAX_MEMBERS: Final = 40
 MAX_REPORTED_MESSAGE: Final = 400
+
+STEP_REST: Final = timedelta(seconds=2)
+"""Progress of a tenth of a build's rows is written this long after the last write, ..."""
+PROGRESS_REST: Final = timedelta(seconds=15)
+"""... and less progress this long."""
 
 REPAIR_ACTIONS: Final = ("patch", "rebuild")
 REPAIR_RESULTS: Final = ("repaired", "failed")
@@ -342,6 +349,8 @@ def _render_member(pod: Pod, observed: Observed) -> Member:
         reason=known_reason(proof.reason),
         message=_clean(proof.message, MAX_MEMBER_MESSAGE) or None,
         drift=Drift(drift.missing, drift.ghost, drift.changed, drift.duplicate),
+        drift_samples=_render_samples(report),
+        progress=_render_progress(report),
         quarantine=dict(report.quarantine),
         fallback=(report.view.fallback or None) if report.view else None,
         recall_per_million=None if proof.recall is None else round(proof.recall * 1_000_000),
@@ -350,6 +359,17 @@ def _render_member(pod: Pod, observed: Observed) -> Member:
         held_plan=_render_plan(report),
         approved_plans=list(report.identity.approved_plans),
     )
+
+
+def _render_samples(report: Report) -> DriftSamples | None:
+    told = report.drift_samples
+    samples = DriftSamples(*(list(ids) for ids in (told.missing, told.ghost, told.changed, told.duplicate)))
+    return samples if samples != DriftSamples() else None
+
+
+def _render_progress(report: Report) -> Progress | None:
+    told = report.progress
+    return Progress(told.generation, told.done, told.expected) if told.generation else None
 
 
 def _render_plan(report: Report) -> MemberPlan | None:
@@ -417,13 +437,23 @@ def is_worth_writing(old: Status, new: Status, since_last: timedelta, spec: Spec
     if _without_motion(old) != _without_motion(new):
         return True
     staleness = spec.consistency.max_staleness_seconds if spec else 300
-    return since_last >= timedelta(seconds=staleness / 2)
+    return since_last >= min(timedelta(seconds=staleness / 2), _rest_of_progress(old, new))
+
+
+def _rest_of_progress(old: Status, new: Status) -> timedelta:
+    """Return how long after the last write the progress of builds is worth another one: somebody may sit and watch it."""
+    before = {member.pod: member.progress for member in old.members if member.progress}
+    steps = [(was, now) for member in new.members if (now := member.progress) and (was := before.get(member.pod)) and was != now]
+    if not steps:
+        return timedelta.max
+    is_far = any((now.rows_done - was.rows_done) * 10 >= now.rows_expected for was, now in steps)
+    return STEP_REST if is_far else PROGRESS_REST
 
 
 _NUMBER: Final = re.compile(r"\d+")
 _MOTION: Final = (
     *("rows", "root_digest", "as_of", "snapshot", "proven_at", "message"),
-    *("recall_per_million", "attainable_period_seconds", "oldest_compared_at"),
+    *("recall_per_million", "attainable_period_seconds", "oldest_compared_at", "drift_samples"),
 )
 
 
@@ -431,8 +461,13 @@ def _without_motion(status: Status) -> Status:
     """Return the status without what changes at each check of a living database."""
     still = dict.fromkeys(_MOTION)
     conditions = [_without_counts(one) if one.type is ConditionType.CONSISTENT else one for one in status.conditions]
-    members = [replace(member, **(still if member.state != names.UNREACHABLE else {})) for member in status.members]
+    members = [_without_steps(replace(member, **(still if member.state != names.UNREACHABLE else {}))) for member in status.members]
     return replace(status, conditions=conditions, rows=None, root_digest=None, as_of=None, last_proven=None, members=members)
+
+
+def _without_steps(member: Member) -> Member:
+    """Return the member without how far its build is; that one began or ended stays."""
+    return replace(member, progress=Progress(member.progress.generation)) if member.progress else member
 
 
 def _without_counts(condition: Condition) -> Condition:

@@ -176,8 +176,8 @@ def meet_load(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> lis
     """Do something once, in the middle of the first load; return the rows that had been read by then."""
     advance, met = Replica._advance, list[int]()
 
-    def meet(replica: Replica, done: int, expected: int) -> None:
-        advance(replica, done, expected)
+    def meet(replica: Replica, generation: int, done: int, expected: int) -> None:
+        advance(replica, generation, done, expected)
         if done and not met:
             met.append(done)
             assert replica.view is None

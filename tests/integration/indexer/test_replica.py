@@ -20,7 +20,7 @@ from tests.support.damage import Damage, damage_both, damage_index_only, flip_by
 from tests.support.faults import change_view
 from tests.support.postgres import Login, MakeWordnetDatabase, WordnetDatabase
 from tests.support.replica import make_manifest, running_replica, wait_until, write_settings
-from vectorindex_indexer import cycle
+from vectorindex_indexer import cycle, report
 from vectorindex_indexer.belief import Belief
 from vectorindex_indexer.config import Settings
 from vectorindex_indexer.errors import SourceError
@@ -136,9 +136,22 @@ def test_wishes_are_answered_once_and_echoed(settings: Settings) -> None:
         assert status.view.generation == generation
 
 
-def test_a_rebuild_wished_for_now_gives_a_new_generation_and_serves_throughout(settings: Settings, database: WordnetDatabase) -> None:
+def test_a_rebuild_wished_for_now_gives_a_new_generation_and_serves_throughout(
+    settings: Settings, database: WordnetDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[report.Progress] = []
+
+    def load_watched(*arguments: Any, progress: Callable[[int, int], None], **options: Any) -> Belief:
+        def watched(done: int, expected: int) -> None:
+            progress(done, expected)
+            told.append(replica.status().progress)
+
+        return load_candidate(*arguments, progress=watched, **options)
+
     with running_replica(settings) as replica:
         wait_until("ready", replica.is_ready)
+        nothing = replica.status().progress
+        monkeypatch.setattr("vectorindex_indexer.replica.load_candidate", load_watched)
         rewrite(settings, lambda m: m["metadata"].update(annotations={"vectorindex.dev/rebuild-requested-at": "2126-01-02T03:04:06Z"}))
 
         def rebuilt() -> bool:
@@ -150,6 +163,9 @@ def test_a_rebuild_wished_for_now_gives_a_new_generation_and_serves_throughout(s
         wait_until("the echo", lambda: replica.status().identity.rebuild_requested_at == "2126-01-02T03:04:06Z")
         assert answered_ids(replica) == live_ids(database)
         assert metric(replica, "repairs_total", action="rebuild", trigger="wish", result="repaired") == 1
+        live = len(live_ids(database))
+        assert (told[0], told[-1]) == (report.Progress(0, live, 2), report.Progress(live, live, 2))
+        assert (nothing, replica.status().progress) == (report.Progress(0, 0, 0), report.Progress(0, 0, 0))
 
 
 def test_a_rebuild_counts_from_before_its_first_look_at_the_source(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -485,6 +501,9 @@ def test_a_single_check_tells_ok_drift_and_unknown_and_changes_nothing(settings:
     status = check_once(settings)
     assert status.proof.result == Result.DRIFT
     assert (status.drift.missing, status.drift.ghost, status.drift.changed) == (20, 5, 10)
+    assert status.drift_samples.ghost == [str(key) for key in dead_ids(database)[:5]]
+    assert (len(status.drift_samples.missing), status.drift_samples.duplicate) == (10, [])
+    assert set(map(int, status.drift_samples.missing)) <= set(live_ids(database))
     assert {path.name: path.stat().st_mtime_ns for path in settings.data.iterdir()} == before
 
     break_password(settings)

@@ -325,12 +325,36 @@ def test_a_status_written_and_read_back_is_not_written_again() -> None:
         ({"quarantine": {"NullVector": 2}}, 0, True),
         ({"repairs": [_repair("2026-11-25T08:59:30Z")]}, 0, True),
         ({"view": {"generation": 4}}, 0, True),
+        ({"driftSamples": {"ghost": ["7"]}}, 149, False),  # with the same counts, and counts are told at once
+        ({"progress": {"generation": 4}}, 0, True),
     ],
 )
 def test_what_moves_with_the_database_is_written_now_and_then_all_else_at_once(told_by_first: Json, since: int, worth: bool) -> None:
     index = written(make_observed()).index
     new = render(with_reports(index, **told_by_first))
     assert status.is_worth_writing(index.status, new, timedelta(seconds=since), index.spec) is worth
+
+
+@pytest.mark.parametrize(
+    ("done", "since", "worth"), [(100, 900, False), (1099, 2, False), (1100, 1, False), (1100, 2, True), (101, 14, False), (101, 15, True)]
+)
+def test_progress_is_written_for_who_watches_it_but_at_a_bounded_rate(done: int, since: int, worth: bool) -> None:
+    def building(rows: int) -> Json:
+        return {"progress": {"generation": 4, "done": rows, "expected": 10_000}}
+
+    index = written(with_reports(**building(100))).index
+    new = render(with_reports(index, **building(done)))
+    assert status.is_worth_writing(index.status, new, timedelta(seconds=since), index.spec) is worth
+    assert status.is_worth_writing(index.status, render(make_observed(index)), timedelta(0), index.spec)  # it has ended
+
+
+def test_progress_and_rows_that_differ_reach_the_status_and_nothing_of_an_earlier_image() -> None:
+    told = with_reports(driftSamples={"ghost": ["7", "9"]}, progress={"generation": 4, "done": 5, "expected": 9})
+    member = api.render(render(told).members[0])
+    assert member["driftSamples"] == {"ghost": ["7", "9"]}
+    assert member["progress"] == {"generation": 4, "rowsDone": 5, "rowsExpected": 9}
+    earlier = api.render(render(with_reports(driftSamples=None, progress={"generation": None, "done": 9, "expected": 9})).members[0])
+    assert {"driftSamples", "progress"}.isdisjoint(earlier)
 
 
 def test_how_much_waits_while_suspended_is_written_now_and_then() -> None:
