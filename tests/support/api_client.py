@@ -63,6 +63,13 @@ class ApiClient:
         query = {"fieldManager": "test", "force": "true"}
         return _expect(self._client.patch(path, content=json.dumps(manifest, ensure_ascii=False).encode(), headers=headers, params=query))
 
+    def refuse_status(self, kind: str, namespace: str, name: str, status: Json) -> str:
+        """Return why this status of an object would be refused, or nothing; nothing is stored."""
+        headers = {"Content-Type": "application/merge-patch+json"}
+        content = json.dumps({"status": status}).encode()
+        answer = self._client.patch(f"{_path(kind, namespace)}/{name}/status", content=content, headers=headers, params={"dryRun": "All"})
+        return "" if answer.is_success else str(answer.json()["message"])
+
     def set_ready(self, pod: Json) -> None:
         """Do what a kubelet does once a pod's probe succeeds."""
         meta = pod["metadata"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.support.api_client import ApiClient
 from tests.support.cluster import RunningCluster
 from tests.support.operator_process import Fleet, wait_for
 from tests.support.vector_index import make_manifest
+from vectorindex_operator import names
 from vectorindex_operator.api import Json
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -59,6 +61,34 @@ def test_what_is_applied_twice_shows_no_difference_and_changes_nothing(cluster: 
     cluster.kubectl(*apply, text=text)
     after = cluster.get("vidx", name, "-n", namespace)["metadata"]
     assert (after["generation"], after["resourceVersion"]) == (1, before)
+
+
+@pytest.mark.usefixtures("operator")
+@pytest.mark.parametrize("way", [("--server-side",), ()], ids=["server-side", "client-side"])
+def test_what_people_ask_for_survives_the_next_sync(cluster: RunningCluster, namespace: str, way: tuple[str, ...]) -> None:
+    """Where the manifest says nothing of `suspend` and of wishes, a tool that applies it finds no difference and takes nothing back."""
+    manifest = json.dumps(make_manifest("docs", namespace))
+    cluster.kubectl("apply", *way, "-f", "-", text=manifest)
+    cluster.kubectl("patch", "vidx", "docs", "-n", namespace, "--type=merge", "-p", '{"spec": {"suspend": true}}')
+    cluster.kubectl("annotate", "vidx", "docs", "-n", namespace, f"{names.VALIDATE_REQUESTED_AT}=2026-11-25T09:00:00Z")
+    wait_for("it was seen", lambda: observed_generation(cluster, namespace, "docs") == 2)
+    difference = cluster.try_kubectl("diff", *way, "-f", "-", text=manifest)
+    assert (difference.returncode, difference.stdout) == (0, "")
+    cluster.kubectl("apply", *way, "-f", "-", text=manifest)
+    after = cluster.get("vidx", "docs", "-n", namespace)
+    assert after["spec"]["suspend"] is True
+    assert after["metadata"]["annotations"][names.VALIDATE_REQUESTED_AT] == "2026-11-25T09:00:00Z"
+
+
+def test_argo_cd_takes_the_scripts_beside_what_its_settings_hold(cluster: RunningCluster) -> None:
+    """By the command of docs/gitops.md, word for word."""
+    (command,) = re.findall(r"^kubectl (patch configmap argocd-cm .*)$", (ROOT / "docs" / "gitops.md").read_text(), re.MULTILINE)
+    cluster.kubectl("create", "namespace", "argocd")
+    cluster.kubectl("create", "configmap", "argocd-cm", "-n", "argocd", "--from-literal=url=https://argo.example")
+    *options, file = command.split()
+    cluster.kubectl(*options, ROOT / file)
+    data = cluster.get("configmap", "argocd-cm", "-n", "argocd")["data"]
+    assert data == yaml.safe_load((ROOT / file).read_text())["data"] | {"url": "https://argo.example"}
 
 
 def observed_generation(cluster: RunningCluster, namespace: str, name: str) -> int:
