@@ -86,6 +86,7 @@ docs: venv ## write the pages that are made from the code
 	@$(BIN)/python scripts/metrics_page.py
 	@$(BIN)/python scripts/reference_page.py
 	@$(BIN)/python -m tests.support.gitops
+	@$(BIN)/python scripts/values_page.py
 
 site: venv ## build the pages of docs/ as a site into site/, with every link checked
 	@$(BIN)/python -m sphinx -q -W --keep-going -c docs/site -d site/.doctrees -b html . site

@@ -32,7 +32,7 @@ CHART: Final = ROOT / "charts" / "vectorindex"
 EXCEPTIONS: Final = ROOT / "charts" / "checkov-exceptions.yaml"
 WORDNET: Final = ROOT / "examples" / "wordnet" / "vectorindex.yaml"
 REQUIREMENTS: Final = ROOT / "requirements" / "checkov.txt"
-INSTALLS: Final = {"one-namespace": (), "whole-cluster": ("clusterWide=true",)}
+INSTALLS: Final = {"one-namespace": ("test.index=docs",), "whole-cluster": ("clusterWide=true",)}
 DOCKERFILES: Final = ("operator", "indexer")
 Manifest = dict[str, Any]
 

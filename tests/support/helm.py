@@ -18,10 +18,12 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(fetch_tools() / "helm"), *arguments], text=True, capture_output=True, check=False)
 
 
-def render_chart(*settings: str, release: str = "vectorindex", namespace: str = "vectorindex-system") -> list[Manifest]:
-    """Return all objects of the chart, with `--set` values such as `crds.enabled=false`."""
+def render_chart(
+    *settings: str, release: str = "vectorindex", namespace: str = "vectorindex-system", tests: bool = False
+) -> list[Manifest]:
+    """Return all objects of the chart, with `--set` values such as `crds.enabled=false`; if asked for, also the pods of `helm test`."""
     options = [option for setting in settings for option in ("--set", setting)]
-    result = helm("template", release, str(CHART), "--namespace", namespace, *options)
+    result = helm("template", release, str(CHART), "--namespace", namespace, *options, *([] if tests else ["--skip-tests"]))
     if result.returncode:
         raise AssertionError(f"helm template failed: {result.stderr}")
     return [manifest for manifest in yaml.safe_load_all(result.stdout) if manifest]

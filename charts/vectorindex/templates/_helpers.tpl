@@ -1,4 +1,7 @@
 {{- define "vectorindex.name" -}}
+{{- if not (hasKey .Values "test") }}
+{{- fail "these are the values of an earlier chart, without what has come since: upgrade with --reset-then-reuse-values instead of --reuse-values" }}
+{{- end }}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
@@ -18,6 +21,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}
 
+{{- define "vectorindex.testLabels" -}}
+app.kubernetes.io/name: {{ include "vectorindex.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
+{{- end }}
+
 {{- define "vectorindex.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ include "vectorindex.selectorLabels" . }}
@@ -33,7 +42,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.serviceAccount.create }}
 {{- default (include "vectorindex.fullname" .) .Values.serviceAccount.name }}
 {{- else }}
-{{- default "default" .Values.serviceAccount.name }}
+{{- $name := default "default" .Values.serviceAccount.name }}
+{{- if and .Values.rbac.create (eq $name "default") }}
+{{- fail "serviceAccount.name: without serviceAccount.create name an account of the operator's own, as rbac.create would give its rights to every pod that runs as `default`" }}
+{{- end }}
+{{- $name }}
 {{- end }}
 {{- end }}
 
@@ -56,6 +69,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{- /* Labels of the monitoring namespaces as key=value, comma-separated */}}
 {{- define "vectorindex.monitoringLabels" -}}
+{{- if not .Values.monitoring.namespaceSelector }}
+{{- fail "monitoring.namespaceSelector: name at least one label, as without any every pod of the cluster could read metrics and status" }}
+{{- end }}
 {{- $pairs := list }}
 {{- range $key, $value := .Values.monitoring.namespaceSelector }}
 {{- $pairs = append $pairs (printf "%s=%s" $key $value) }}
@@ -112,4 +128,48 @@ metadata:
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+{{- end }}
+
+{{- /* Metadata of a pod of `helm test`: called with (dict "root" $ "name" SUFFIX "namespace" NAMESPACE "labels" LABELS) */}}
+{{- define "vectorindex.testMetadata" -}}
+metadata:
+  name: {{ include "vectorindex.fullname" .root | trunc 49 | trimSuffix "-" }}-{{ .name }}
+  namespace: {{ .namespace }}
+  labels:
+    {{- merge (include "vectorindex.testLabels" .root | fromYaml) .labels (include "vectorindex.labels" .root | fromYaml) | toYaml | nindent 4 }}
+  annotations:
+    helm.sh/hook: test
+    helm.sh/hook-delete-policy: before-hook-creation # so that its log can be read
+{{- end }}
+
+{{- /* The rest of such a pod: called with (dict "root" $ "image" IMAGE "pullPolicy" POLICY "args" ARGUMENTS) */}}
+{{- define "vectorindex.testPod" -}}
+restartPolicy: Never
+automountServiceAccountToken: false # it asks over HTTP only
+enableServiceLinks: false
+terminationGracePeriodSeconds: 1
+securityContext:
+  {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
+containers:
+  - name: test
+    image: {{ .image }}
+    imagePullPolicy: {{ .pullPolicy }}
+    command: [python3, -c]
+    args:
+      - |
+        {{- .root.Files.Get "files/helm_test.py" | nindent 8 }}
+      {{- toYaml .args | nindent 6 }}
+    securityContext:
+      {{- toYaml .root.Values.containerSecurityContext | nindent 6 }}
+    resources:
+      requests: {cpu: 10m, memory: 32Mi}
+      limits: {cpu: 500m, memory: 64Mi}
+{{- with .root.Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
