@@ -85,7 +85,7 @@ def render_status(observed: Observed, plan: Plan, refusal: str, now: datetime) -
         ready_replicas=len(_serving(observed)),
         selector=names.index_selector(index.key.name),
         source=index.spec.source.text if index.spec else index.status.source,
-        rows=agreed.rows if agreed else None,
+        rows=_find_rows(members, observed),
         root_digest=agreed.root_digest if agreed else None,
         as_of=agreed.as_of if agreed else None,
         drift=sum(member.drift.total for member in members if member.drift),
@@ -380,15 +380,25 @@ def _render_plan(report: Report) -> MemberPlan | None:
     return MemberPlan(plan.id, reason, plan.action, plan.removes, plan.replaces, plan.adds, list(plan.sample_ids), plan.held_at or None)
 
 
+def _find_rows(members: list[Member], observed: Observed) -> int | None:
+    """Return how many rows each serving replica holds; None while their numbers differ or one is unknown."""
+    counts = {member.rows for member in _held_by_serving(members, observed)}
+    return counts.pop() if len(counts) == 1 else None
+
+
 def _find_agreed(members: list[Member], observed: Observed) -> Member | None:
-    """Return what all serving replicas hold, as of the oldest of their as-of points; None while they differ."""
+    """Return what all serving replicas hold by its digest, as of the oldest of their as-of points; None while they differ."""
+    serving = _held_by_serving(members, observed)
+    if not serving or any(member.root_digest is None or member.rows is None or member.as_of is None for member in serving):
+        return None
+    if len({(member.root_digest, member.digest_spec, member.rows) for member in serving}) > 1:
+        return None
+    return min(serving, key=lambda member: member.as_of or "")
+
+
+def _held_by_serving(members: list[Member], observed: Observed) -> list[Member]:
     serving = {pod.name for pod in _serving(observed)}
-    held = [member for member in members if member.pod in serving]
-    if not held or any(member.root_digest is None or member.rows is None or member.as_of is None for member in held):
-        return None
-    if len({(member.root_digest, member.digest_spec, member.rows) for member in held}) > 1:
-        return None
-    return min(held, key=lambda member: member.as_of or "")
+    return [member for member in members if member.pod in serving]
 
 
 def _echo(observed: Observed, before: str | None, read: Callable[[Report], str]) -> str | None:

@@ -244,6 +244,8 @@ def test_rows_and_digest_are_published_only_while_all_serving_replicas_agree() -
     assert render(later).as_of == "2026-11-25T09:00:01.250Z"
     differ = render(with_reports(proof={"rootDigest": "9501:0000000000000000-0000000000000000"}, view={"rows": 9501}))
     assert (differ.rows, differ.root_digest, differ.as_of) == (None, None, None)
+    without = render(with_reports(proof={"rootDigest": ""}))
+    assert (without.rows, without.root_digest, without.as_of) == (9500, None, None)
     assert [member.rows for member in differ.members] == [9501, 9500]
 
 
