@@ -85,6 +85,7 @@ crds: ## copy the definition into the chart
 docs: venv ## write the pages that are made from the code
 	@$(BIN)/python scripts/metrics_page.py
 	@$(BIN)/python scripts/reference_page.py
+	@$(BIN)/python scripts/sizing_page.py
 	@$(BIN)/python -m tests.support.gitops
 	@$(BIN)/python scripts/values_page.py
 
