@@ -22,7 +22,7 @@ BENCH_ARGS ?=
 COUNT ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down try env venv test test-unit test-slow break bench bench-fleet lint format crds docs site requirements
+.PHONY: help demo down try env venv test test-unit test-slow break bench bench-fleet lint format crds manifests docs site requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/[$$][$$]/, "$$"); printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,11 @@ format: venv ## let ruff write the code as it wants it
 
 crds: ## copy the definition into the chart
 	cp crds/vectorindexes.yaml charts/vectorindex/files/vectorindexes.yaml
+	@$(MAKE) --no-print-directory manifests
+
+manifests: venv ## write what is made from the chart: deploy/install.yaml, and the examples in Chart.yaml
+	@$(BIN)/python -m scripts.chart_examples
+	@$(BIN)/python -m scripts.install_manifests
 
 docs: venv ## write the pages that are made from the code
 	@$(BIN)/python scripts/metrics_page.py

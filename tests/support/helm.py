@@ -10,6 +10,8 @@ from cluster.tools import fetch_tools
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "vectorindex"
+EARLIER_CHART = ROOT / "tests" / "support" / "charts" / "vectorindex-0.0.1.tgz"
+"""The chart as it was when it could first be installed: one operator, all namespaces, a definition without `healing` and more."""
 Manifest = dict[str, Any]
 
 

@@ -1,7 +1,4 @@
 {{- define "vectorindex.name" -}}
-{{- if not (hasKey .Values "test") }}
-{{- fail "these are the values of an earlier chart, without what has come since: upgrade with --reset-then-reuse-values instead of --reuse-values" }}
-{{- end }}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
@@ -50,8 +47,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{- /* The namespaces that are served, as a JSON list; empty: all of them */}}
+{{- /* The namespaces that are served, as a JSON list; empty: all of them. Asked for by the template that is rendered first, so that an old set of values is told there. */}}
 {{- define "vectorindex.namespaces" -}}
+{{- if not (hasKey .Values "test") }}
+{{- fail "these are the values of an earlier chart, without what has come since: upgrade with --reset-then-reuse-values instead of --reuse-values" }}
+{{- end }}
 {{- if and .Values.clusterWide .Values.watchNamespaces }}
 {{- fail "clusterWide and watchNamespaces exclude each other: set clusterWide=true for all namespaces, or name some in watchNamespaces" }}
 {{- end }}
