@@ -17,8 +17,8 @@ SETTINGS: Final = ("clusterWide=true",)
 OF_HELM: Final = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 """Labels that would say that a release of Helm owns the objects."""
 
-HEADER: Final = """# The operator for the whole cluster, in the namespace vectorindex-system; made from charts/vectorindex by `make manifests`. Its
-# images are named as builds on one's own machine are; docs/install.md tells how to name yours.
+HEADER: Final = """# The operator for the whole cluster, in the namespace vectorindex-system. `make manifests` makes it from the chart.
+# Its images are named as builds on one's own machine are; docs/install.md tells how to name yours.
 """
 
 Manifest = dict[str, Any]
