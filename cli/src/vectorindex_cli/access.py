@@ -1,5 +1,6 @@
 """Reads and writes VectorIndexes at the API server that a kubeconfig names, and turns its refusals into sentences."""
 
+import argparse
 import contextlib
 import email.utils
 import http
@@ -10,14 +11,15 @@ from typing import Any, Final, NamedTuple, cast
 
 import urllib3
 from kubernetes import config
-from kubernetes.client import ApiClient, ApiException, CustomObjectsApi
+from kubernetes.client import ApiClient, ApiException, CoreV1Api, CustomObjectsApi
 
 from vectorindex_cli.errors import AccessError, CliError, ConflictError, UnreachableError
 from vectorindex_cli.names import API_GROUP, API_VERSION, PLURAL
-from vectorindex_cli.resource import Json
+from vectorindex_cli.resource import Json, parse_index
 
 _TIMEOUT_SECONDS: Final = 30
-_ROLES: Final = {"get": "view", "patch": "edit"}
+_QUICK_SECONDS: Final = 3  # for what a shell asks while somebody types
+_ROLES: Final = {"get": "view", "list": "view", "patch": "edit"}
 
 
 class Answer(NamedTuple):
@@ -32,13 +34,14 @@ class Indexes:
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
         self.namespace = namespace
+        self.client = client
         self._api = CustomObjectsApi(client)
 
-    def read(self, name: str) -> Answer:
+    def read(self, name: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> Answer:
         """Return the VectorIndex of this name."""
         with self._told("get", name):
             document, _, headers = self._api.get_namespaced_custom_object_with_http_info(
-                *self._where(name), _request_timeout=_TIMEOUT_SECONDS
+                *self._where(name), _request_timeout=timeout_seconds
             )
         return Answer(cast(Json, document), _time_of(headers))
 
@@ -49,6 +52,18 @@ class Indexes:
                 *self._where(name), patch, _content_type="application/merge-patch+json", _request_timeout=_TIMEOUT_SECONDS
             )
         return cast(Json, document)
+
+    def list_names(self) -> list[str]:
+        """Return the names of the VectorIndexes there are, quickly or not at all."""
+        with self._told("list", "of any name"):
+            found = cast(Json, self._api.list_namespaced_custom_object(*self._where("")[:-1], _request_timeout=_QUICK_SECONDS))
+        return [str(one["metadata"]["name"]) for one in found["items"]]
+
+    def list_namespaces(self) -> list[str]:
+        """Return the names of all namespaces, quickly or not at all."""
+        with self._told("list", "of any name"):
+            found = CoreV1Api(self.client).list_namespace(_request_timeout=_QUICK_SECONDS)
+        return [str(one.metadata.name) for one in found.items if one.metadata]
 
     def _where(self, name: str) -> tuple[str, str, str, str, str]:
         return API_GROUP, API_VERSION.rpartition("/")[2], self.namespace, PLURAL, name
@@ -78,6 +93,30 @@ def connect(kubeconfig: str | None, context: str | None, namespace: str | None) 
     except (config.ConfigException, OSError) as error:
         raise AccessError(f"no usable kubeconfig: {str(error).rstrip('.')}. Name one with --kubeconfig or KUBECONFIG") from error
     return Indexes(client, namespace or chosen["context"].get("namespace") or "default")
+
+
+def look_up(kind: str, values: argparse.Namespace) -> list[str]:
+    """Return the names that could be meant, for the completion of what is typed; raise CliError where there is no way to them."""
+    kubeconfig, context, namespace, name = (getattr(values, one, None) for one in ("kubeconfig", "context", "namespace", "name"))
+    if kind == "context":
+        return _read_contexts(kubeconfig)
+    indexes = connect(kubeconfig, context, namespace)
+    if kind in ("namespace", "operator_namespace"):
+        return indexes.list_namespaces()
+    if kind == "name":
+        return indexes.list_names()
+    if kind in ("plans", "replica") and name:
+        status = parse_index(indexes.read(name, _QUICK_SECONDS).document).status
+        return [plan.id for plan in status.held_plans] if kind == "plans" else [member.pod for member in status.members]
+    return []
+
+
+def _read_contexts(kubeconfig: str | None) -> list[str]:
+    try:
+        contexts, _ = config.list_kube_config_contexts(kubeconfig)  # type: ignore[no-untyped-call]
+    except (config.ConfigException, OSError) as error:
+        raise AccessError("no usable kubeconfig") from error
+    return [str(one["name"]) for one in contexts]
 
 
 def _explain(error: ApiException, verb: str, name: str) -> CliError:

@@ -12,6 +12,15 @@ VALIDATE_REQUESTED_AT: Final = "vectorindex.dev/validate-requested-at"
 REBUILD_REQUESTED_AT: Final = "vectorindex.dev/rebuild-requested-at"
 APPROVE_PLAN: Final = "vectorindex.dev/approve-plan"
 
+INDEX_LABEL: Final = "vectorindex.dev/index"
+COMPONENT_LABEL: Final = "app.kubernetes.io/component"
+OPERATOR_COMPONENT: Final = "operator"
+
+SEARCH_PORT: Final = 8080
+OPS_PORT: Final = 9090
+STATUS_PATH: Final = "/v1/status"
+METRICS_PATH: Final = "/metrics"
+
 MOST_PLANS: Final = 20
 """Ids of plans that the operator reads in one annotation."""
 

@@ -1,18 +1,16 @@
 """Turns a VectorIndex into what people read. Pure: the time and whether to paint come in."""
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Final, NamedTuple
 
-import yaml
-
+from vectorindex_cli.bundle import Bundle
 from vectorindex_cli.names import ConditionStatus, ConditionType
 from vectorindex_cli.resource import (
     Condition,
     Drift,
     HeldPlan,
-    Json,
     Judgement,
     Member,
     Repair,
@@ -29,7 +27,6 @@ _VERDICTS: Final = {
     Verdict.DRIFT: ("not consistent", _RED),
     Verdict.UNKNOWN: ("unknown", _YELLOW),
 }
-_BAR: Final = 20
 _SHOWN_IDS: Final = 3
 
 
@@ -79,25 +76,56 @@ def render_status(index: VectorIndex, now: datetime, painter: Painter) -> str:
     return "\n\n".join("\n".join([painter.paint(part[0], _BOLD), *part[1:]]) for part in parts if len(part) > 1)
 
 
-def render_document(index: VectorIndex, document: Json, now: datetime, form: str) -> str:
-    """Return the same for programs: the verdict and the status as the API server has it."""
-    judgement = judge(index, now)
-    told: Json = {
-        "name": index.metadata.name,
-        "namespace": index.metadata.namespace,
-        "verdict": judgement.verdict.name.capitalize(),
-        **({"doubt": judgement.doubt} if judgement.doubt else {}),
-        "generation": index.metadata.generation,
-        "status": document.get("status") or {},
-    }
-    if form == "json":
-        return json.dumps(told, indent=2)
-    return str(yaml.safe_dump(told, sort_keys=False)).rstrip()
-
-
 def render_verdict(index: VectorIndex, now: datetime, painter: Painter) -> str:
     """Return the one line that ends a wait."""
     return f"{index}: {_verdict(index, judge(index, now), painter)}"
+
+
+def render_diff(index: VectorIndex, now: datetime, limit: int, painter: Painter) -> str:
+    """Return which rows differ in which replica, as far as the status names them, and as of when that was so."""
+    judgement = judge(index, now)
+    members = index.status.members
+    rows = [row for member in members for row in _differing(member, limit)]
+    parts = [painter.paint(f"VectorIndex {index}", _BOLD), f"  {_verdict(index, judgement, painter)}"]
+    if rows:
+        parts += ["", *painter.table(("POD", "KIND", "ROWS", "IDS"), rows)]
+    elif judgement.verdict is Verdict.CONSISTENT:
+        parts += ["", "  No row differs"]
+    known = [_describe_knowledge(index, member, now) for member in members]
+    return "\n".join([*parts, "", *known, f"  To look again: kubectl vectorindex validate {index.arguments} --wait"])
+
+
+def _differing(member: Member, limit: int) -> Iterable[Sequence[Cell]]:
+    for kind, rows in (member.drift.kinds if member.drift else {}).items():
+        ids = getattr(member.drift_samples, kind)[:limit]
+        more = ", ..." if ids and rows > len(ids) else ""
+        yield Cell(member.pod), Cell(kind, _RED), Cell(str(rows)), Cell(", ".join(ids) + more or "-")
+
+
+def _describe_knowledge(index: VectorIndex, member: Member, now: datetime) -> str:
+    """Return what is known of a replica beyond the rows, and as of when."""
+    since = f"as of {member.as_of}, {_ago(member.as_of, now)} ago" if member.as_of else "without an index yet"
+    if member.held_plan:
+        what = f"holds plan {member.held_plan.id}, see `kubectl vectorindex plan {index.arguments}`"
+    elif member.result == "ok":
+        what = "compared"
+    elif member.result == "drift":
+        what = "differs" if member.drift and member.drift.kinds else f"{member.reason}: {member.message}"
+    else:
+        what = f"could not look, {member.reason or member.state}: {member.message or 'it has not said why'}"
+    return printable(f"  {member.pod}: {what}; {since}")
+
+
+def render_report(bundle: Bundle, path: Path, size: int) -> str:
+    """Return what a support bundle holds, and what it lacks."""
+    lines = [f"{path}: {len(bundle.files)} files, {_bytes(size)}"]
+    lines += [f"  {_bytes(len(bundle.files[name])):>9}  {name}" for name in sorted(bundle.files)]
+    lines += ["Not read", *(f"  {what}: {why}" for what, why in bundle.not_read)] if bundle.not_read else []
+    return "\n".join([*(printable(line) for line in lines), "No Secret was read. Look through it before you hand it on."])
+
+
+def _bytes(count: int) -> str:
+    return f"{count} B" if count < 1024 else f"{count / 1024:.1f} KiB" if count < 2**20 else f"{count / 2**20:.1f} MiB"
 
 
 def render_plans(index: VectorIndex, now: datetime, painter: Painter) -> str:
@@ -120,30 +148,6 @@ def render_plans(index: VectorIndex, now: datetime, painter: Painter) -> str:
 def describe_plan(plan: HeldPlan) -> str:
     """Return what the plan would do."""
     return f"remove {plan.removes}, replace {plan.replaces} and add {plan.adds} rows ({plan.action})"
-
-
-def render_progress(index: VectorIndex, started: VectorIndex, *, bar: bool) -> str:
-    """Return how far a rebuild is: replicas with a newer index than at its start, and what the others do."""
-    before = {member.pod_uid: member.generation or 0 for member in started.status.members}
-    members = index.status.members
-    behind = [one for one in members if one.pod_uid in before and (one.generation or 0) <= before[one.pod_uid]]
-    total = max(index.spec.replicas, len(members))
-    done = len(members) - len(behind)
-    doing = "; ".join(_describe_member(member) for member in behind)
-    text = f"{done} of {total} replicas rebuilt" + (f" ({doing})" if doing else "")
-    filled = _BAR * done // max(total, 1)
-    return f"[{'#' * filled}{'.' * (_BAR - filled)}] {text}" if bar else text
-
-
-def render_members(index: VectorIndex) -> str:
-    """Return what each replica last said, in one line."""
-    return "; ".join(_describe_member(member) for member in index.status.members) or "no replica yet"
-
-
-def _describe_member(member: Member) -> str:
-    told = [member.state, *([f"generation {member.generation}"] if member.generation is not None else [])]
-    told += [f"{member.rows} rows"] if member.rows is not None else []
-    return f"{member.pod}: {', '.join(told)}"
 
 
 def _verdict(index: VectorIndex, judgement: Judgement, painter: Painter) -> str:

@@ -42,6 +42,28 @@ class Drift(_Part, frozen=True):
         return {kind: rows for kind in self.__struct_fields__ if (rows := getattr(self, kind))}
 
 
+class DriftSamples(_Part, frozen=True):
+    """`status.members[].driftSamples`."""
+
+    missing: list[str] = []
+    ghost: list[str] = []
+    changed: list[str] = []
+    duplicate: list[str] = []
+
+
+class Progress(_Part, frozen=True):
+    """`status.members[].progress`."""
+
+    generation: int
+    rows_done: int = 0
+    rows_expected: int = 0
+
+    @property
+    def share(self) -> float:
+        """How much of the rows is there, 0 to 1."""
+        return min(1.0, self.rows_done / self.rows_expected) if self.rows_expected else 0.0
+
+
 class Repair(_Part, frozen=True):
     """One entry of `status.lastRepairs`."""
 
@@ -84,11 +106,14 @@ class Member(_Part, frozen=True):
     state: str
     generation: int | None = None
     rows: int | None = None
+    as_of: str | None = None
     proven_at: str | None = None
     result: str | None = None
     reason: str | None = None
     message: str | None = None
     drift: Drift | None = None
+    drift_samples: DriftSamples = DriftSamples()
+    progress: Progress | None = None
     quarantine: dict[str, int] = {}
     fallback: str | None = None
     held_plan: MemberPlan | None = None
@@ -137,9 +162,17 @@ class Healing(_Part, frozen=True):
     mode: str = "Auto"
 
 
+class IndexPart(_Part, frozen=True):
+    """`spec.index`."""
+
+    dimension: int = 0
+    metric: str = "Cosine"
+
+
 class Spec(_Part, frozen=True):
     """`spec`."""
 
+    index: IndexPart = IndexPart()
     replicas: int = 2
     suspend: bool = False
     consistency: Consistency = Consistency()

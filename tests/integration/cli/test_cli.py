@@ -1,6 +1,8 @@
 """Each verb against a real API server and a real operator; only the pods are stand-ins."""
 
+import argparse
 import json
+import tarfile
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from tests.integration.cli.conftest import Cli, Run, condition
 from tests.support.cluster import RunningCluster
 from tests.support.operator_process import Fleet, OperatorProcess, wait_for
 from tests.support.vector_index import GOLDEN, make_manifest
+from vectorindex_cli.access import look_up
 from vectorindex_operator.api import Json
 
 Read = Callable[[], Json]
@@ -141,6 +144,53 @@ def test_rebuild_shows_a_line_for_each_step_and_ends_with_the_verdict(serving: F
     assert lines[-1].startswith(f"{read()['metadata']['namespace']}/docs: consistent, Proven")
 
 
+def test_a_rebuild_shows_the_rows_that_come(serving: Fleet, read: Read, cli: Cli) -> None:
+    progress = {"generation": 4, "done": 2000, "expected": 9500}
+    answers = answering(serving, read, "rebuildRequestedAt", progress=progress, view={"generation": 3})
+    result = cli("rebuild", "docs", "--wait", "--timeout", "30", "-o", "json")
+    answers.join()
+    assert (result.returncode, json.loads(result.stdout)["verdict"]) == (0, "Consistent")
+    wait_for("the status tells it", lambda: read()["status"]["members"][0].get("progress"))
+    assert read()["status"]["members"][0]["progress"] == {"generation": 4, "rowsDone": 2000, "rowsExpected": 9500}
+    assert result.stderr.startswith("0 of 2 replicas rebuilt (docs-index-0: ")
+
+
+def test_a_diff_names_the_rows_and_ends_with_the_verdict(serving: Fleet, read: Read, cli: Cli) -> None:
+    none = cli("diff", "docs")
+    assert (none.returncode, "No row differs" in none.stdout) == (0, True)
+    serving.say(drift={"ghost": 2}, driftSamples={"ghost": ["100001740", "100001930"]}, proven=False, proof=DRIFT)
+    wait_condition(serving, read, "False", "DriftFound")
+    some = cli("diff", "docs")
+    assert some.returncode == 1
+    assert "docs-index-1  ghost  2     100001740, 100001930" in some.stdout
+    assert "ghost  2     100001740, ..." in cli("diff", "docs", "--limit", "1").stdout
+    document = json.loads(cli("diff", "docs", "-o", "json").stdout)
+    assert document["replicas"][0]["drift"] == {"ghost": {"rows": 2, "sampleIds": ["100001740", "100001930"]}}
+    unknown = {"result": "unknown", "reason": "AuthenticationFailed"}
+    serving.say(drift={"ghost": 0}, driftSamples={"ghost": []}, source=REFUSED, proof=unknown)
+    wait_condition(serving, read, "Unknown", "AuthenticationFailed")
+    assert cli("diff", "docs").returncode == 2
+
+
+def test_each_verb_has_a_document_for_programs(serving: Fleet, read: Read, cli: Cli, namespace: str) -> None:
+    def told(*arguments: str) -> Json:
+        result = cli(*arguments, "-o", "yaml")
+        assert (result.returncode, result.stderr) == (0, "")
+        document: Json = yaml.safe_load(result.stdout)
+        assert (document.pop("name"), document.pop("namespace")) == ("docs", namespace)
+        return document
+
+    assert told("suspend", "docs") == {"suspend": True}
+    assert told("resume", "docs") == {"suspend": False}
+    assert told("plan", "docs") == {"heldPlans": []}
+    asked = told("validate", "docs")["validateRequestedAt"]
+    assert read()["metadata"]["annotations"]["vectorindex.dev/validate-requested-at"] == asked
+    assert told("rebuild", "docs").keys() == {"rebuildRequestedAt"}
+    hold(serving)
+    wait_condition(serving, read, "False", "ChangeHeld")
+    assert told("approve", "docs", PLAN) == {"approvedPlans": [PLAN]}
+
+
 def test_a_held_plan_is_shown_and_approved_once_and_again_when_it_is_held_again(serving: Fleet, read: Read, cli: Cli) -> None:
     nothing = cli("plan", "docs")
     assert (nothing.returncode, "no replica holds a plan" in nothing.stdout) == (0, True)
@@ -227,3 +277,129 @@ def test_an_index_that_no_operator_has_seen_is_unknown(
         assert (result.returncode, "no operator has looked at it yet" in result.stdout) == (2, True)
     finally:
         operator.resume()
+
+
+# --- support bundles, and what else is asked of a cluster
+
+CANARIES = tuple(f"canary{number}Zx9Q7{number}" for number in range(8))
+
+
+def plant(cluster: RunningCluster, namespace: str) -> None:
+    """Put passwords where people and other tools leave them, in objects that a bundle holds."""
+    secret, applied, note, variable, argument, event, address, label = CANARIES
+    meta = {"namespace": namespace}
+    labels = {"vectorindex.dev/index": "docs"}
+    annotations = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps({"x": applied}), "example.com/note": note}
+    container = {"name": "sidecar", "image": "x", "env": [{"name": "EXTRA", "value": variable}], "args": ["--db-password", argument]}
+    subject = {"kind": "VectorIndex", "name": "docs", "namespace": namespace, "apiVersion": "vectorindex.dev/v1alpha1"}
+    planted = [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "docs-reader", "labels": labels, **meta},
+            "stringData": {"password": secret},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "other", "labels": labels, "annotations": annotations, **meta},
+            "spec": {"containers": [container]},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": "docs.1", **meta},
+            "involvedObject": subject,
+            "reason": "Test",
+            "message": f"postgres://reader:{event}@pg/app refused",
+            "type": "Warning",
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "docs-index-x", "labels": labels, **meta},
+            "data": {"dsn": f"host=pg password='{address}'", "token": label},
+        },
+    ]
+    cluster.kubectl("create", "-f", "-", text="\n---\n".join(json.dumps(one) for one in planted))
+    cluster.kubectl("annotate", "vidx", "docs", "-n", namespace, f"example.com/password={note}")
+
+
+def test_a_bundle_holds_what_is_there_and_no_password(
+    serving: Fleet, cluster: RunningCluster, cli: Cli, namespace: str, tmp_path: Path
+) -> None:
+    plant(cluster, namespace)
+    result = cli("report", "docs", "--to", str(tmp_path / "bundle"), "-o", "json")
+    assert (result.returncode, result.stderr) == (0, f"{namespace}/docs: reading objects, logs and what replicas say\n")
+    files = {str(path.relative_to(tmp_path / "bundle")): path.read_text() for path in (tmp_path / "bundle").rglob("*") if path.is_file()}
+    assert {one["path"] for one in json.loads(result.stdout)["files"]} == files.keys()
+    kinds = {name.split("/")[1].split("-")[0] for name in files if name.startswith("objects/")}
+    assert kinds == {"statefulset", "pod", "configmap", "service", "endpointslice", "poddisruptionbudget", "networkpolicy"}
+    assert files.keys() >= {"vectorindex.yaml", "status.txt", "events.txt", "versions.yaml", "contents.txt", "objects/pod-other.yaml"}
+    assert "refused" in files["events.txt"]
+    assert yaml.safe_load(files["vectorindex.yaml"])["spec"]["index"]["dimension"] == 8
+    assert "VectorIndex" in files["status.txt"]
+    assert not [name for name in files if "secret" in name.lower()]
+    found = [(canary, name) for canary in CANARIES for name, text in files.items() if canary in text]
+    assert found == []
+    missing = json.loads(result.stdout)["notRead"]
+    assert any(one["what"] == "/v1/status of " + f"{namespace}/docs-index-0" for one in missing)  # nothing runs pods here
+    assert all(f"{one['what']}: {one['why']}" in files["contents.txt"] for one in missing)
+    assert "is there already" in cli("report", "docs", "--to", str(tmp_path / "bundle")).stderr
+
+
+def test_what_may_not_be_read_is_named_in_the_bundle_and_stops_nothing(
+    serving: Fleet, cluster: RunningCluster, cli: Cli, namespace: str, tmp_path: Path
+) -> None:
+    kubeconfig = make_viewer(cluster, namespace, tmp_path)
+    result = cli("report", "docs", "--to", str(tmp_path / "docs.tar.gz"), kubeconfig=kubeconfig)
+    assert result.returncode == 0
+    with tarfile.open(tmp_path / "docs.tar.gz") as archive:
+        names = {name.removeprefix("docs/") for name in archive.getnames()}
+        page = archive.extractfile("docs/contents.txt")
+        assert page is not None
+        contents = page.read().decode()
+    assert names == {"vectorindex.yaml", "status.txt", "versions.yaml", "contents.txt"}
+    for what in ("Pod objects", "ConfigMap objects", "events in", "the definition"):
+        assert what in contents.partition("Not read")[2]
+        assert what in result.stdout
+    assert "forbidden" in contents
+
+
+def make_viewer(cluster: RunningCluster, namespace: str, folder: Path) -> Path:
+    """Make an account that may read VectorIndexes and nothing else, and return its kubeconfig."""
+    cluster.kubectl("create", "serviceaccount", "viewer", "-n", namespace)
+    cluster.kubectl("create", "role", "viewer", "-n", namespace, "--verb=get,list", "--resource=vectorindexes.vectorindex.dev")
+    cluster.kubectl("create", "rolebinding", "viewer", "-n", namespace, "--role=viewer", f"--serviceaccount={namespace}:viewer")
+    config = json.loads(cluster.kubeconfig.read_text())
+    token = cluster.kubectl("create", "token", "viewer", "-n", namespace).strip()
+    config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
+    path = folder / "viewer.kubeconfig"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def test_a_viewer_may_look_at_differences_and_is_told_what_a_search_needs(
+    serving: Fleet, cluster: RunningCluster, cli: Cli, namespace: str, tmp_path: Path
+) -> None:
+    kubeconfig = make_viewer(cluster, namespace, tmp_path)
+    assert cli("diff", "docs", kubeconfig=kubeconfig).returncode == 0
+    vector = tmp_path / "vector.json"
+    vector.write_text(json.dumps([1.0] * 8))
+    refused = cli("search", "docs", "--vector", str(vector), kubeconfig=kubeconfig)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"you may not reach pod {namespace}/docs-index-0: it takes the right to forward ports" in refused.stderr
+    unknown = cli("search", "docs", "--vector", str(tmp_path / "absent"))
+    assert (unknown.returncode, "No such file" in unknown.stderr) == (2, True)
+
+
+def test_names_are_completed_from_the_cluster(serving: Fleet, cluster: RunningCluster, read: Read, namespace: str) -> None:
+    typed = argparse.Namespace(kubeconfig=str(cluster.kubeconfig), namespace=namespace, name="docs")
+    assert look_up("name", typed) == ["docs"]
+    assert look_up("replica", typed) == ["docs-index-0", "docs-index-1"]
+    assert {namespace, "default"} <= set(look_up("namespace", typed))
+    assert len(look_up("context", typed)) == 1
+    assert look_up("plans", typed) == []
+    hold(serving)
+    wait_condition(serving, read, "False", "ChangeHeld")
+    assert look_up("plans", typed) == [PLAN]

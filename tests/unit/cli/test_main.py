@@ -1,22 +1,44 @@
 """Arguments, the screen, and what happens before the first request."""
 
+import argparse
 import io
+import json
+import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from vectorindex_cli import __main__ as entry
-from vectorindex_cli.commands import Screen
+from vectorindex_cli.arguments import make_parser
+from vectorindex_cli.commands import Command, Screen
+from vectorindex_cli.progress import Shown
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_common_options_may_stand_on_both_sides_of_the_verb() -> None:
-    parser = entry._make_parser()
+    parser = make_parser()
     before = parser.parse_args(["-n", "search", "--color", "never", "status", "docs"])
     after = parser.parse_args(["status", "docs", "-n", "search", "--color", "never"])
     assert (before.namespace, before.color) == (after.namespace, after.color) == ("search", "never")
 
 
-@pytest.mark.parametrize("arguments", [[], ["status"], ["approve", "docs"], ["mend", "docs"], ["status", "docs", "-o", "xml"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["status"],
+        ["approve", "docs"],
+        ["mend", "docs"],
+        ["status", "docs", "-o", "xml"],
+        ["diff", "docs", "--limit", "0"],
+        ["search", "docs"],
+        ["search", "docs", "--vector", "-", "-k", "ten"],
+        ["completion", "tcsh"],
+    ],
+)
 def test_what_can_not_be_understood_is_an_error_of_code_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         entry.main(arguments)
@@ -48,13 +70,69 @@ def test_colours_need_a_terminal_or_the_wish(monkeypatch: pytest.MonkeyPatch) ->
     assert not entry._wants_colours("auto", Terminal())
 
 
-def test_progress_is_one_changing_line_on_a_terminal_and_a_line_for_each_change_elsewhere() -> None:
-    shown = []
-    for terminal in (True, False):
-        out = io.StringIO()
-        screen = Screen(out, terminal=terminal, colours=False)
-        for text in ("half", "half", "whole"):
-            screen.show_progress(text)
-        screen.say("done")
-        shown.append(out.getvalue())
-    assert shown == ["half\r\x1b[Kwhole\r\x1b[Kdone\n", "half\nwhole\ndone\n"]
+def show(out: io.StringIO, *texts: str) -> str:
+    screen = Screen(out, colours=False)
+    for text in texts:
+        screen.show_progress(Shown(text.split()[0], text))
+    screen.say("done")
+    return out.getvalue()
+
+
+def test_progress_is_one_changing_line_on_a_terminal_and_a_line_for_each_step_elsewhere() -> None:
+    texts = ("half 1", "half 1", "half 2", "whole")
+    assert show(Terminal(), *texts) == "half 1\r\x1b[Khalf 2\r\x1b[Kwhole\r\x1b[Kdone\n"
+    assert show(io.StringIO(), *texts) == "half 1\nwhole\ndone\n"
+
+
+def test_progress_never_wraps_and_steers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    assert show(Terminal(), "\x1b[2J" + "x" * 30) == "?[2J" + "x" * 15 + "\r\x1b[Kdone\n"
+
+
+def test_programs_get_one_document_and_progress_goes_elsewhere() -> None:
+    out, progress = io.StringIO(), io.StringIO()
+    screen = Screen(out, progress, colours=False, form="json")
+    screen.show_progress(Shown("half", "half"))
+    screen.say("for people")
+    screen.answer({"name": "docs"}, "for people")
+    assert (json.loads(out.getvalue()), progress.getvalue()) == ({"name": "docs"}, "half\n")
+
+
+def test_each_verb_has_its_method_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in verbs_of(make_parser()):
+        assert verb == "completion" or callable(getattr(Command, verb))
+        with pytest.raises(SystemExit) as ended:
+            entry.main([verb, "--help"])
+        assert ended.value.code == 0
+        assert "usage: kubectl vectorindex" in capsys.readouterr().out
+
+
+def verbs_of(parser: argparse.ArgumentParser) -> list[str]:
+    (verbs,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return list(verbs.choices)
+
+
+def commands_in(page: Path) -> Iterator[list[str]]:
+    """Return the arguments of each call in the code blocks of a page, as a shell splits them."""
+    for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text().replace("\\\n", " "), re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            for call in re.findall(r"(?:^|[\s$(])(?:kubectl )?vectorindex (?!-)(.*)", line):
+                words = shlex.split(re.split(r"[|;)>]|&&", call)[0], comments=True)
+                if words and words[0].islower() and "PLAN" not in words:
+                    yield words
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_each_command_line_in_the_documentation_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    parser, known = make_parser(), verbs_of(make_parser())
+    called = set()
+    for page in PAGES:
+        for words in commands_in(page):
+            if "vectorindex" in page.read_text() and words[0] in known:
+                try:
+                    called.add(parser.parse_args(words).verb)
+                except SystemExit:
+                    pytest.fail(f"{page.name}: {words}: {capsys.readouterr().err}")
+    assert called == set(known), "each verb is shown in a command that works"

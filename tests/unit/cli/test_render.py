@@ -1,6 +1,7 @@
 """What people see of indexes as a real operator told of them: whole outputs, beside this file and in the manual."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import yaml
 
 from tests.unit.cli.documents import FOLDER, STATES, load, load_document, make, read_at
 from vectorindex_cli import render
+from vectorindex_cli.documents import build_diff, build_plans, build_status, dump
 from vectorindex_cli.render import Painter
 from vectorindex_cli.resource import Verdict, format_age, judge
 
@@ -73,17 +75,28 @@ def test_what_a_replica_could_not_see_is_not_told_as_no_drift() -> None:
 
 
 def test_nothing_that_comes_from_elsewhere_steers_the_terminal() -> None:
-    document = json.dumps(load_document("held")).replace("100001740", "1\\u001b[2J\\u202e7").replace("4012 of 9500", "\\u001b]0;x\\u0007")
-    index = msgspec.convert(json.loads(document), type(load("held")))
-    for shown in (render.render_status(index, read_at("held"), PLAIN), render.render_plans(index, read_at("held"), PLAIN)):
-        assert "?7" in shown
-        assert all(sign.isprintable() or sign == "\n" for sign in shown)
+    for state in ("held", "drifting"):
+        ids = re.compile(r'"1\d{8}"')
+        document = ids.sub(r'"1\\u001b[2J\\u202e7"', json.dumps(load_document(state))).replace(" rows ", "\\u001b]0;x\\u0007")
+        index, now = msgspec.convert(json.loads(document), type(load(state))), read_at(state)
+        held = state == "held"
+        detail = render.render_plans(index, now, PLAIN) if held else render.render_diff(index, now, 10, PLAIN)
+        for shown in (render.render_status(index, now, PLAIN), detail):
+            assert "?]0;x?" in shown or "?7" in shown
+            assert all(sign.isprintable() or sign == "\n" for sign in shown)
+        assert "?7" in detail
+
+
+@pytest.mark.parametrize("state", ["healthy", "drifting", "unknown"])
+def test_differences_are_shown_as_in_the_manual(state: str) -> None:
+    shown = render.render_diff(load(state), read_at(state), 10, PLAIN)
+    assert f"```\n$ kubectl vectorindex diff docs -n search\n{shown}\n```\n" in MANUAL
 
 
 @pytest.mark.parametrize("state", STATES)
 def test_programs_get_the_status_as_it_is_stored(state: str) -> None:
     document = load_document(state)
-    as_json, as_yaml = (render.render_document(load(state), document, read_at(state), form) for form in ("json", "yaml"))
+    as_json, as_yaml = (dump(build_status(load(state), document, read_at(state)), form) for form in ("json", "yaml"))
     told = json.loads(as_json)
     assert told == yaml.safe_load(as_yaml)
     assert told["status"] == document["status"]
@@ -98,16 +111,33 @@ def test_advice_for_held_plans_says_what_keeps_them_from_being_carried_out() -> 
     assert "nothing is carried out before `kubectl vectorindex resume docs -n search`" in shown
 
 
-def test_progress_counts_replicas_with_a_newer_index_and_new_pods() -> None:
-    started = load("healthy")
-    first, second = started.status.members
-    newer = msgspec.structs.replace(first, generation=(first.generation or 0) + 1)
-    half = msgspec.structs.replace(started, status=msgspec.structs.replace(started.status, members=[newer, second]))
-    assert render.render_progress(half, started, bar=False) == "1 of 2 replicas rebuilt (docs-index-1: Serving, generation 3, 9500 rows)"
-    assert render.render_progress(half, started, bar=True).startswith("[##########..........] 1 of 2")
-    fresh = msgspec.structs.replace(second, pod_uid="another", generation=1)
-    done = msgspec.structs.replace(started, status=msgspec.structs.replace(started.status, members=[newer, fresh]))
-    assert render.render_progress(done, started, bar=True) == f"[{'#' * 20}] 2 of 2 replicas rebuilt"
+def test_a_diff_names_rows_by_replica_and_kind_and_says_as_of_when() -> None:
+    index, now = load("drifting"), read_at("drifting")
+    shown = render.render_diff(index, now, 10, PLAIN)
+    first = index.status.members[0]
+    assert first.drift
+    for kind, rows in first.drift.kinds.items():
+        ids = getattr(first.drift_samples, kind)
+        assert ids, "the document is of a status that names rows"
+        more = ", ..." if rows > len(ids) else ""
+        assert any(line.split() == [first.pod, kind, str(rows), *f"{', '.join(ids)}{more}".split()] for line in shown.splitlines())
+    assert f"{first.pod}: differs; as of {first.as_of}" in shown
+    assert render.render_diff(index, now, 1, PLAIN) != shown
+    assert build_diff(index, now, 1)["replicas"][0]["drift"].keys() == first.drift.kinds.keys()
+
+
+def test_a_diff_says_that_no_row_differs_only_where_that_is_proven() -> None:
+    told = {state: "No row differs" in render.render_diff(load(state), read_at(state), 10, PLAIN) for state in STATES}
+    assert told == dict.fromkeys(STATES, False) | {"healthy": True}
+    old = render.render_diff(load("healthy"), read_at("healthy") + timedelta(hours=1), 10, PLAIN)
+    assert "No row differs" not in old
+    assert "could not look" in render.render_diff(load("unknown"), read_at("unknown"), 10, PLAIN)
+
+
+def test_plans_for_programs_name_rows_too() -> None:
+    (plan,) = build_plans(load("held"))["heldPlans"]
+    assert plan["id"] == load("held").status.held_plans[0].id
+    assert plan["sampleIds"]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(-3, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (172800, "2d")])
