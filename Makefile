@@ -87,12 +87,13 @@ manifests: venv ## write what is made from the chart: deploy/install.yaml, and t
 	@$(BIN)/python -m scripts.chart_examples
 	@$(BIN)/python -m scripts.install_manifests
 
-docs: venv ## write the pages that are made from the code
+docs: venv ## write the pages and dashboards that are made from the code
 	@$(BIN)/python scripts/metrics_page.py
 	@$(BIN)/python scripts/reference_page.py
 	@$(BIN)/python scripts/sizing_page.py
 	@$(BIN)/python -m tests.support.gitops
 	@$(BIN)/python scripts/values_page.py
+	@$(BIN)/python -m scripts.dashboards
 
 site: venv ## build the pages of docs/ as a site into site/, with every link checked
 	@$(BIN)/python -m sphinx -q -W --keep-going -c docs/site -d site/.doctrees -b html . site

@@ -4,10 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import prometheus_client
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.metrics_page import render_page
 from tests.support.alerts import (
@@ -28,12 +26,10 @@ from tests.support.alerts import (
     rules_by_name,
     run_worlds,
 )
+from tests.support.exported import Exported, read_exported, render_operator, render_replica
 from tests.support.helm import CHART, ROOT, by_kind, helm, render_chart
-from tests.support.vector_index import NOW, SETTINGS, make_index, make_observed, plan_of
-from vectorindex_indexer.metrics import Metrics
-from vectorindex_indexer.names import Result
-from vectorindex_operator import metrics as operator_metrics
-from vectorindex_operator import names, objects, status
+from tests.support.vector_index import SETTINGS, make_index
+from vectorindex_operator import names, objects
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
 PAGE = ROOT / "docs" / "alerts.md"
@@ -245,38 +241,8 @@ def rules(groups: list[dict[str, Any]]) -> dict[str, Rule]:
 
 
 @pytest.fixture(scope="module")
-def exported() -> dict[str, dict[str, set[str]]]:
-    """Every sample of both sides once something has happened: its name, its labels, and the values that they have."""
-    found: dict[str, dict[str, set[str]]] = {}
-    for text in (render_replica(), render_operator()):
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                labels = found.setdefault(sample.name, {})
-                for label, value in sample.labels.items():
-                    labels.setdefault(label, set()).add(value)
-    return found
-
-
-def render_replica() -> str:
-    replica = Metrics("docs")
-    replica.build("0.1.0", "1.15.1", "Flat", "Cosine")
-    replica.answers_examined(Result.OK, 1.0)
-    for code in (200, 503):
-        replica.search_started()
-        replica.search_finished(code, 0.001)
-    replica.searched_together(1)
-    replica.repaired("patch", "check", "repaired", {})
-    replica.saved_index_loaded("absent")
-    return replica.render().decode()
-
-
-def render_operator() -> str:
-    observed = make_observed(make_index())
-    operator_metrics.show_status(observed.index.key, status.render_status(observed, plan_of(observed), "", NOW))
-    try:
-        return prometheus_client.generate_latest().decode()
-    finally:
-        operator_metrics.forget(observed.index.key)
+def exported() -> Exported:
+    return read_exported()
 
 
 # --- what the rules are
@@ -291,7 +257,7 @@ def test_promtool_finds_nothing_wrong_with_the_rules(settings: tuple[str, ...], 
     assert "${" not in yaml.safe_dump(rendered)  # every placeholder was a value
 
 
-def test_rules_ask_only_for_what_is_exported(rules: dict[str, Rule], exported: dict[str, dict[str, set[str]]]) -> None:
+def test_rules_ask_only_for_what_is_exported(rules: dict[str, Rule], exported: Exported) -> None:
     for alert, rule in rules.items():
         selectors = find_selectors(rule["expr"])
         assert selectors, alert
