@@ -176,6 +176,11 @@ def load_image(image: str, pid: int, programs: Path) -> bool:
     return True
 
 
+def tag_image(image: str, name: str, pid: int, programs: Path) -> None:
+    """Give an image that is in a node another name there, too."""
+    _ctr(pid, programs, "images", "tag", "--force", image, name)
+
+
 def _ctr(pid: int, programs: Path, *arguments: str | Path) -> str:
     """Talk to the node's containerd, whose socket lies in a tmpfs that only the node sees: go through /proc."""
     socket = Path(f"/proc/{pid}/root/run/containerd/containerd.sock")

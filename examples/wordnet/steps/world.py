@@ -20,6 +20,7 @@ from .report import StepError, detail, wait_until
 from .upstream import Upstream
 
 WORDNET: Final = ROOT / "examples" / "wordnet"
+CHART: Final = ROOT / "charts" / "vectorindex"
 SYSTEM: Final = "vectorindex-system"
 SEARCH: Final = "search"
 RELEASE: Final = "vectorindex"
@@ -151,14 +152,14 @@ def _ensure_credentials(kubernetes: Kubernetes, name: str, username: str) -> str
     return password
 
 
-def install_operator(world: World, *more: str) -> None:
-    """Install the chart, with `more` values such as `logLevel=debug`, and wait until the operator is ready."""
+def install_operator(world: World, *more: str, chart: Path = CHART) -> None:
+    """Install the chart or upgrade to it, with `more` values such as `logLevel=debug`, and wait until the operator is ready."""
     images = [*image_values("image", world.images.operator), *image_values("indexer.image", world.images.indexer)]
     world.kubernetes.helm(
         "upgrade",
         "--install",
         RELEASE,
-        str(ROOT / "charts" / "vectorindex"),
+        str(chart),
         f"--namespace={SYSTEM}",
         *(f"--set-string={setting}" for setting in images),  # a tag may look like a number
         *(f"--set={setting}" for setting in more),

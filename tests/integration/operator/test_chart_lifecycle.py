@@ -1,4 +1,4 @@
-"""The chart's life on a real API server: installed as it once was, upgraded, uninstalled, taken over; and the same as plain manifests."""
+"""The chart on a real API server: installed as it once was, upgraded, uninstalled, taken over; as plain manifests; with monitors."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.support.cluster import RunningCluster, control_plane
-from tests.support.helm import CHART, EARLIER_CHART, ROOT, Manifest
+from tests.support.helm import CHART, EARLIER_CHART, ROOT, Manifest, render_chart
 from tests.support.operator_process import SYSTEM, wait_for
 from tests.support.vector_index import make_manifest
 
@@ -20,6 +20,8 @@ EVERY_KIND = (
     "customresourcedefinitions"
 )
 DEPLOY = ROOT / "deploy"
+MONITORING_DEFINITIONS = ROOT / "tests" / "support" / "crds" / "prometheus-operator.yaml"
+MONITORING_KINDS = ("podmonitors", "servicemonitors", "prometheusrules")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +123,32 @@ def test_plain_manifests_are_accepted_and_their_overlay_names_other_images(empty
     assert len(container["env"]) == 8
 
     # The way to remove it that the page tells leaves the definition, and so the indexes.
-    empty.kubectl("delete", "namespace", SYSTEM)
+    empty.kubectl("delete", "namespace", SYSTEM, "--wait=false")
     empty.kubectl("delete", "clusterrole,clusterrolebinding", "--selector=app.kubernetes.io/part-of=vectorindex")
-    assert our_objects(empty).keys() == {("CustomResourceDefinition", "vectorindexes.vectorindex.dev")}
+    assert empty.get("namespace", SYSTEM)["metadata"]["deletionTimestamp"]
+    left = {kind for kind, _ in our_objects(empty) if kind.startswith(("Cluster", "Custom"))}
+    assert left == {"CustomResourceDefinition"}
     assert read_index(empty)["metadata"]["name"] == "docs"
+
+
+@pytest.fixture(scope="module")
+def monitored(empty: RunningCluster) -> RunningCluster:
+    """The same with the definitions of the Prometheus operator."""
+    empty.kubectl("apply", "--server-side", "--filename", MONITORING_DEFINITIONS)
+    for kind in MONITORING_KINDS:
+        wait_for(f"{kind} are served", lambda kind=kind: empty.try_kubectl("get", kind).returncode == 0)  # type: ignore[misc]
+    return empty
+
+
+@pytest.mark.parametrize("kind", ["podMonitor", "serviceMonitor"])
+def test_the_prometheus_operators_own_definitions_accept_every_field(monitored: RunningCluster, kind: str) -> None:
+    settings = [f"monitoring.{kind}.enabled=true", f"monitoring.{kind}.interval=15s", "monitoring.prometheusRule.enabled=true"]
+    settings += [f"monitoring.{kind}.relabelings[0].targetLabel=cluster", f"monitoring.{kind}.relabelings[0].replacement=one"]
+    settings += [f"monitoring.{kind}.metricRelabelings[0].regex=python_.*", f"monitoring.{kind}.metricRelabelings[0].action=drop"]
+    made = [one for one in render_chart(*settings, namespace="search") if one["apiVersion"].startswith("monitoring.coreos.com/")]
+    assert sorted(one["kind"].lower() for one in made) == sorted(["prometheusrule", kind.lower(), kind.lower()])
+    strict = ("create", "--dry-run=server", "--validate=strict", "--filename=-")
+    monitored.kubectl(*strict, text="\n---\n".join(json.dumps(one) for one in made))
+    (monitor, *_) = (one for one in made if one["kind"].lower() == kind.lower())
+    wrong = json.dumps(monitor | {"spec": monitor["spec"] | {"podMetricEndpoints": []}})
+    assert "podMetricEndpoints" in monitored.try_kubectl(*strict, text=wrong).stderr  # else anything would be accepted
