@@ -105,6 +105,12 @@ def fetch_promtool(_options: argparse.Namespace) -> None:
     print(tools.fetch_promtool())
 
 
+def fetch_monitoring(_options: argparse.Namespace) -> None:
+    """Fetch Prometheus and Alertmanager; print the folder of each, a line for each."""
+    for package in (tools.PROMETHEUS, tools.ALERTMANAGER):
+        print(tools.fetch_programs(package))
+
+
 def system_packages(options: argparse.Namespace) -> None:
     """Say which system packages are missing, or install them; exit 1 if some are missing."""
     if options.install:
@@ -159,6 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
     image.add_argument("--build-arg", action="append", default=[], metavar="KEY=VALUE")
     add("tools", fetch_tools)
     add("promtool", fetch_promtool)
+    add("monitoring", fetch_monitoring)
     add("packages", system_packages).add_argument("--install", action="store_true", help="install what is missing, with apt-get as root")
     return parser
 

