@@ -1,4 +1,4 @@
-"""Run every kind of test: those of the indexer beside those that need a cluster, as these mostly wait.
+"""Run every kind of test: those of the indexer beside those of the operator and those on a node, as these mostly wait.
 
 Says which part this machine can't run, and fails for it, after running the others.
 """
@@ -67,9 +67,10 @@ def prepare() -> None:
 
 
 def split(folders: Sequence[str]) -> list[list[str]]:
-    """Return the folders in groups that may run at the same time: what computes, and what mostly waits for a cluster."""
-    waiting = [folder for folder in folders if folder in (*CONTROL_PLANE, *NODE)]
-    return [group for group in ([folder for folder in folders if folder not in waiting], waiting) if group]
+    """Return the folders in groups that may run at the same time: what computes, what waits for an API server, what waits for a node."""
+    waiting = [[folder for folder in folders if folder in kind] for kind in (CONTROL_PLANE, NODE)]
+    computing = [folder for folder in folders if folder not in (*CONTROL_PLANE, *NODE)]
+    return [group for group in (computing, *waiting) if group]
 
 
 class Run:
@@ -104,7 +105,7 @@ class Run:
 def run_side_by_side(groups: Sequence[Sequence[str]]) -> int:
     """Run a pytest for each list of arguments, all at the same time; return the first exit code that is not good."""
     started = time.monotonic()
-    runs = [Run(letter, arguments) for letter, arguments in zip("AB", groups, strict=False)]
+    runs = [Run(letter, arguments) for letter, arguments in zip("ABC", groups, strict=False)]
     codes = [run.wait() for run in runs]
     total = sum((run.counts for run in runs), Counter[str]())
     print(f"==== {', '.join(f'{number} {word}' for word, number in total.items())} in {time.monotonic() - started:.0f} s ====", flush=True)
