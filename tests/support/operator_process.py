@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from examples.wordnet.steps.report import PATIENCE
 from tests.support.cluster import RunningCluster
 from tests.support.helm import by_kind, render_chart
 from tests.support.vector_index import GOLDEN, merge
@@ -30,6 +31,7 @@ SYSTEM = "vectorindex-system"
 
 def wait_for(what: str, ask: Callable[[], T], seconds: float = 30) -> T:
     """Ask until the answer is true and return it; fail with what was waited for and the last answer."""
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while True:
         answer = ask()

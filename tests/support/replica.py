@@ -11,6 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from examples.wordnet.load import MODEL, Variant, live_rows
+from examples.wordnet.steps.report import PATIENCE
 from tests.support.postgres import Login, WordnetDatabase
 from vectorindex_indexer.belief import Belief, Findings, Outcome, Terms
 from vectorindex_indexer.config import Settings, load_identity
@@ -142,6 +143,7 @@ def running_replica(settings: Settings) -> Iterator[Replica]:
 
 def wait_until(what: str, condition: Callable[[], bool], seconds: float = SECONDS, *, pause: float = 0.02) -> None:
     """Wait for a condition; fail with its name when it does not come true in time."""
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"

@@ -1,11 +1,14 @@
 """What a person sees of the steps, and how a step says that it failed."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
+PATIENCE: Final = float(os.environ.get("PATIENCE", "1"))
+"""How many times longer than usual to wait before giving up: more than 1 on a machine that is slow, or busy with other work."""
 
 
 class StepError(Exception):
@@ -46,6 +49,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def wait_until(what: str, probe: Callable[[], T | None], timeout_seconds: float, interval_seconds: float = 0.25) -> T:
     """Call `probe` until it returns something true and return that; a StepError counts as "not yet" and is shown if time runs out."""
+    timeout_seconds *= PATIENCE
     deadline = time.monotonic() + timeout_seconds
     while True:
         last: StepError | None = None
