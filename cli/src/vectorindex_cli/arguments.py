@@ -8,6 +8,7 @@ from typing import Final
 
 from vectorindex_cli.completion import SHELLS
 from vectorindex_cli.documents import FORMS
+from vectorindex_cli.version import VERSION
 
 MOST_SAMPLES: Final = 10
 """Ids of rows that the status holds of each kind and replica."""
@@ -54,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=f"`{prog} VERB --help` tells more of a verb.",
         parents=[common],
     )
+    parser.add_argument("--version", action="version", version=f"{prog} {VERSION}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (text, more) in _VERBS.items():
         description = f"{text[0].upper()}{text[1:]}. {more}".strip()

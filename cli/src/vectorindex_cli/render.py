@@ -220,6 +220,10 @@ def _remarks(index: VectorIndex) -> Iterable[str]:
     for one in index.status.members:
         if one.message and one.result != "ok":
             yield printable(f"  {one.pod}: {one.reason}: {one.message}" if one.reason else f"  {one.pod}: {one.message}")
+        if one.progress:
+            counted = one.progress.rows_expected
+            rows = f"{one.progress.rows_done} of {counted} rows" if counted else "has to wait, or counts rows"
+            yield printable(f"  {one.pod}: builds generation {one.progress.generation}: {rows}")
         if one.quarantine:
             yield printable(f"  {one.pod}: quarantined: {', '.join(f'{rows} {reason}' for reason, rows in one.quarantine.items())}")
         if one.fallback:

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,12 @@ def test_each_verb_has_its_method_and_help(capsys: pytest.CaptureFixture[str]) -
         assert "usage: kubectl vectorindex" in capsys.readouterr().out
 
 
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        entry.main(["--version"])
+    assert capsys.readouterr().out == f"kubectl vectorindex {version('vectorindex-cli')}\n"
+
+
 def verbs_of(parser: argparse.ArgumentParser) -> list[str]:
     (verbs,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return list(verbs.choices)
@@ -117,7 +124,8 @@ def commands_in(page: Path) -> Iterator[list[str]]:
     for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text().replace("\\\n", " "), re.MULTILINE | re.DOTALL):
         for line in block.splitlines():
             for call in re.findall(r"(?:^|[\s$(])(?:kubectl )?vectorindex (?!-)(.*)", line):
-                words = shlex.split(re.split(r"[|;)>]|&&", call)[0], comments=True)
+                filled = re.sub(r"\$\([^()]*\)", "what-another-command-prints", call)
+                words = shlex.split(re.split(r"[|;)>]|&&", filled)[0], comments=True)
                 if words and words[0].islower() and "PLAN" not in words:
                     yield words
 

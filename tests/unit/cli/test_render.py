@@ -13,7 +13,7 @@ from tests.unit.cli.documents import FOLDER, STATES, load, load_document, make, 
 from vectorindex_cli import render
 from vectorindex_cli.documents import build_diff, build_plans, build_status, dump
 from vectorindex_cli.render import Painter
-from vectorindex_cli.resource import Verdict, format_age, judge
+from vectorindex_cli.resource import Progress, Verdict, format_age, judge
 
 PLAIN, PAINTED = Painter(False), Painter(True)
 MANUAL = (Path(__file__).resolve().parents[3] / "docs" / "cli.md").read_text()
@@ -132,6 +132,17 @@ def test_a_diff_says_that_no_row_differs_only_where_that_is_proven() -> None:
     old = render.render_diff(load("healthy"), read_at("healthy") + timedelta(hours=1), 10, PLAIN)
     assert "No row differs" not in old
     assert "could not look" in render.render_diff(load("unknown"), read_at("unknown"), 10, PLAIN)
+
+
+def test_status_tells_how_far_a_build_is() -> None:
+    index = load("healthy")
+    told = []
+    for progress in (Progress(4, 3800, 9500), Progress(4)):
+        member = msgspec.structs.replace(index.status.members[0], progress=progress)
+        status = msgspec.structs.replace(index.status, members=[member])
+        told.append(render.render_status(msgspec.structs.replace(index, status=status), read_at("healthy"), PLAIN))
+    assert "  docs-index-0: builds generation 4: 3800 of 9500 rows\n" in told[0]
+    assert "  docs-index-0: builds generation 4: has to wait, or counts rows\n" in told[1]
 
 
 def test_plans_for_programs_name_rows_too() -> None:
