@@ -24,6 +24,8 @@ REPLICA_TESTS = "tests/integration/indexer/test_replica.py"
 LEASE_TESTS = "tests/integration/operator/test_lease.py"
 SUPERVISION_TESTS = "tests/integration/operator/test_supervision.py"
 API_FAULT_TESTS = "tests/integration/operator/test_api_faults.py"
+WEBHOOK_TESTS = "tests/integration/operator/test_webhook.py"
+HEAL_TESTS = "tests/unit/operator/test_heal.py"
 HANDLER_TESTS = "tests/unit/operator/test_handlers.py"
 DIGEST_COLUMN_TESTS = "tests/integration/indexer/test_digest_columns.py"
 
@@ -508,6 +510,54 @@ BREAKS = (
         "    settings.watching.reconnect_backoff = 1 ",
         "    settings.watching.reconnect_backoff = 0.1 ",
         (API_FAULT_TESTS, "hot_loop and stream"),
+        OPERATOR,
+    ),
+    Break(
+        "an alert that was heard is heard no second time",
+        "heal.py",
+        "    if any(told is not None and call.since <= told for told in (standing.wish, standing.echo)):",
+        "    if False:",
+        (HEAL_TESTS, "moves_forward"),
+        OPERATOR,
+    ),
+    Break(
+        "two alerts too soon after each other are one wish",
+        "heal.py",
+        "    if any(told is not None and now - min(told, now) < rules.cooldown for told in (standing.wish, standing.set_at)):",
+        "    if False:",
+        (HEAL_TESTS, "moves_forward"),
+        OPERATOR,
+    ),
+    Break(
+        "an alert of tomorrow is not heard",
+        "heal.py",
+        "    if since is None or not now - OLDEST <= since <= now + AHEAD:",
+        "    if since is None:",
+        (HEAL_TESTS, "asks_for_nothing"),
+        OPERATOR,
+    ),
+    Break(
+        "without the token nothing is heard",
+        "webhook.py",
+        '        if not same or scheme.lower() != "bearer":',
+        '        if scheme.lower() != "bearer":',
+        (WEBHOOK_TESTS, "without_the_token"),
+        OPERATOR,
+    ),
+    Break(
+        "a wish is written only to what is still as it was read",
+        "cluster.py",
+        '        body = {"metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"], "annotations": {name: value}}}',
+        '        body = {"metadata": {"uid": meta["uid"], "annotations": {name: value}}}',
+        (WEBHOOK_TESTS, "write_once"),
+        OPERATOR,
+    ),
+    Break(
+        "what could not be stored is not called heard",
+        "webhook.py",
+        "status=503 if outcomes[HealOutcome.FAILED] else 200",
+        "status=200",
+        (WEBHOOK_TESTS, "not_be_stored and patch"),
         OPERATOR,
     ),
     Break(

@@ -91,6 +91,7 @@ NOTE: Final = note(
     "VectorIndexMetricsAbsent",
     "VectorIndexPeriodUnattainable",
     "VectorIndexDriftNotRepaired",
+    "VectorIndexDriftRepaired",
     "VectorIndexRepairHeld",
     "VectorIndexReplicasDisagree",
     "VectorIndexSourceUnavailable",
@@ -229,6 +230,7 @@ DRIFTING: Final = (
         Query(gained("vectorindex_repaired_rows_total", "kind"), "{{kind}}"),
         steps=True,
         stacked=True,
+        runbook="VectorIndexDriftRepaired",
     ),
     graph(
         "Repairs",

@@ -105,6 +105,18 @@ CASES = (
         "3 rows of replica docs-index-0 of VectorIndex search/docs differ from Postgres and were not repaired.",
     ),
     Case(
+        "VectorIndexDriftRepaired",
+        {
+            f'vectorindex_repaired_rows_total{{{POD},kind="ghost"}}': (Rate(0), Rate(2)),
+            f'vectorindex_repaired_rows_total{{{POD},kind="missing"}}': (Rate(0), Rate(0)),
+        },
+        1,
+        14,
+        INDEX_LABELS | {"severity": "info", "heal": "validate"},
+        "30 rows of VectorIndex search/docs differed from Postgres within the last 15 minutes and were repaired: "
+        "what damaged them may have damaged more.",
+    ),
+    Case(
         "VectorIndexRepairHeld",
         {f"vectorindex_repair_held{{{POD}}}": (0, 1)},
         4,

@@ -17,6 +17,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "two namespaces": ("watchNamespaces={search,shop}",),
     "all namespaces": ("clusterWide=true",),
     "bare": ("crds.enabled=false", "rbac.create=false", "serviceAccount.create=false", "networkPolicy.enabled=false"),
+    "webhook": ("webhook.enabled=true", "webhook.auth.existingSecret=hook"),
     "three operators": ("replicaCount=3", "networkPolicy.apiServerCIDRs={10.0.0.1/32,fd00::1/128}"),
     "everything set": (
         "topologySpreadConstraints[0].maxSkew=1",
@@ -39,6 +40,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "podLabels.tier=back",
         "crds.annotations.note=kept",
         "test.index=docs",
+        "webhook.enabled=true",
+        "webhook.auth.existingSecret=hook",
+        "webhook.tls.existingSecret=hook-tls",
+        "webhook.namespaceSelector.team=watch",
+        "webhook.alerts={Mine,Yours}",
         "test.podLabels.role=client",
         "extraObjects[0].apiVersion=v1,extraObjects[0].kind=ConfigMap,extraObjects[0].metadata.name=more",
     ),
@@ -140,6 +146,7 @@ def test_operator_has_the_rights_it_uses_and_no_other() -> None:
         verbs = read if plural == "pods" else (*read, *written, "delete") if plural in pruned else (*read, *written)
         used |= {(child_group, plural, verb) for verb in verbs}
     assert rules_of(render_chart(), "Role") == used
+    assert rules_of(render_chart(*VARIANTS["webhook"]), "Role") == used | {(group, names.PLURAL, "patch")}
 
 
 def test_operator_has_no_right_on_secrets_and_no_wildcard() -> None:
@@ -150,6 +157,8 @@ def test_operator_has_no_right_on_secrets_and_no_wildcard() -> None:
         assert "*" not in (group, resource, verb)
         assert verb not in ("update", "deletecollection") or resource in ("vectorindexes/finalizers", "leases")
     assert {verb for _, resource, verb in rules if resource == "vectorindexes"} == {"get", "list", "watch"}
+    more = rules_of(render_chart("clusterWide=true", *VARIANTS["webhook"]), "ClusterRole") - rules
+    assert more == {("vectorindex.dev", "vectorindexes", "patch")}
 
 
 def test_operator_may_use_its_own_lease_only() -> None:

@@ -27,6 +27,8 @@ from vectorindex_operator.api import Json
 T = TypeVar("T")
 IMAGE = "registry.example/indexer:1"
 SYSTEM = "vectorindex-system"
+WITH_WEBHOOK = ("webhook.enabled=true", "webhook.auth.existingSecret=hook")
+"""Settings of the chart."""
 
 
 def wait_for(what: str, ask: Callable[[], T], seconds: float = 30) -> T:
@@ -62,11 +64,19 @@ def make_account(cluster: RunningCluster, folder: Path, *settings: str) -> Path:
     return path
 
 
+def webhook_environment(port: int, token_file: Path) -> dict[str, str]:
+    """Return what the chart tells the operator of its webhook, but for where port and token are here."""
+    (deployment,) = by_kind(render_chart(*WITH_WEBHOOK), "Deployment")
+    entries = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    told = {entry["name"]: entry["value"] for entry in entries if entry["name"].startswith("VECTORINDEX_WEBHOOK_")}
+    return told | {"VECTORINDEX_WEBHOOK_PORT": str(port), "VECTORINDEX_WEBHOOK_TOKEN_FILE": str(token_file)}
+
+
 class OperatorProcess:
     """One run of `python -m vectorindex_operator`, or of code that changes something and then runs the same."""
 
     def __init__(self, kubeconfig: Path, log: Path, *, code: str = "", **environment: str) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.log = log
         self._command = [sys.executable, *(("-c", code) if code else ("-m", "vectorindex_operator"))]
         self._environment = {
@@ -162,7 +172,8 @@ class OperatorProcess:
         return sum(self.metric("vectorindex_operator_api_requests_total", method=method) or 0 for method in methods)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

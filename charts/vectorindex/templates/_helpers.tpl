@@ -58,6 +58,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- ternary list (default (list .Release.Namespace) .Values.watchNamespaces) .Values.clusterWide | toJson }}
 {{- end }}
 
+{{- /* Names of the alerts that the webhook listens to, as a JSON list */}}
+{{- define "vectorindex.healingAlerts" -}}
+{{- $names := list }}
+{{- range (fromYaml (.Files.Get "files/alerts.yaml")).groups }}
+{{- range .rules }}
+{{- if eq (get .labels "heal") "validate" }}
+{{- $names = append $names .alert }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- default $names .Values.webhook.alerts | toJson }}
+{{- end }}
+
 {{- /* The reference of an image: called with (dict "image" VALUES "chart" .Chart) */}}
 {{- define "vectorindex.image" -}}
 {{- if .image.digest }}
@@ -83,7 +96,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "vectorindex.rules" -}}
 - apiGroups: [vectorindex.dev]
   resources: [vectorindexes]
-  verbs: [get, list, watch]
+  # patch: the annotation by which an alert asks for a check
+  verbs: [get, list, watch{{ if .Values.webhook.enabled }}, patch{{ end }}]
 - apiGroups: [vectorindex.dev]
   resources: [vectorindexes/status]
   verbs: [patch]

@@ -42,6 +42,9 @@ def main() -> int:
     code = 0
     try:
         asyncio.run(_run(settings))
+    except* SettingsError as wrong:
+        print(f"error: {wrong.exceptions[0]}", file=sys.stderr)
+        code = 2
     except* LeadershipLostError as lost:
         logging.getLogger(__name__).error("ending, as another operator may act by now: cause=%s", lost.exceptions)
         code = LOST

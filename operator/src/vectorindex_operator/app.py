@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import timedelta
 from typing import Any, Final
 
-from vectorindex_operator import handlers, metrics, server
+from vectorindex_operator import handlers, metrics, server, webhook
 from vectorindex_operator.cluster import Cluster
 from vectorindex_operator.errors import ClusterError, LeadershipLostError
 from vectorindex_operator.fence import Fence
@@ -81,7 +81,7 @@ class App:
         fence, store = Fence(), Store()
         metrics.LOOP_LAG.labels("main").set_function(self._heart.lag)
         async with Cluster(fence) as cluster, Members() as members, _beside(self._heart.beat()):
-            with server.serve(settings.host, settings.ops_port, self.find_hang, self.find_unready):
+            with server.serve(settings.host, settings.ops_port, self.find_hang, self.find_unready), self._hear_alerts():
                 resync = Resync(cluster, store, self._look, settings.watch_namespaces)
                 if not await self._wait_for_api(resync):
                     return
@@ -93,6 +93,10 @@ class App:
                     tasks.create_task(supervisor.run(self._stop))
                     await self._lead(self._make_election(cluster, fence), Reconciler(cluster, store, members, settings), resync, store)
                     resyncing.cancel()
+
+    def _hear_alerts(self) -> contextlib.AbstractContextManager[None]:
+        settings = self._settings
+        return webhook.serve(settings.webhook, settings.host, settings.watch_namespaces) if settings.webhook else contextlib.nullcontext()
 
     def _make_memo(self, store: Store) -> handlers.Memo:
         """Return what takes events from kopf's thread into the store, and lets the index they are about be looked at."""

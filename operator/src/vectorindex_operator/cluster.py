@@ -126,6 +126,13 @@ class Cluster:
         body = {"metadata": {"uid": uid, "annotations": dict(annotations)}}
         return await self._request("PATCH", _path("Pod", namespace, name), {"fieldManager": names.FIELD_MANAGER}, body, _MERGE)
 
+    async def wish(self, live: Json, name: str, value: str) -> Json:
+        """Set one annotation of a VectorIndex and return it; raise ConflictError unless it is still as in `live`."""
+        meta = live["metadata"]
+        body = {"metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"], "annotations": {name: value}}}
+        path = _path(names.KIND, meta["namespace"], meta["name"])
+        return await self._request("PATCH", path, {"fieldManager": names.WEBHOOK_MANAGER}, body, _MERGE)
+
     async def apply_status(self, index: VectorIndex, status: Status) -> Json:
         """Write the whole status and return the resource; raise ConflictError unless it is still as in `index`."""
         body = {

@@ -4,6 +4,7 @@ OperatorError
 ├── SettingsError      an environment variable is missing or wrong; fatal at start
 ├── SpecError          a VectorIndex as stored can't be understood
 ├── ReportError        a pod's answer is missing, too large, of another pod, or not as agreed
+├── PayloadError       what was posted to the webhook is no payload of Alertmanager
 └── ClusterError       the API server refused or did not answer
     ├── ConflictError  the object changed or exists in the meantime: look again
     ├── NotFoundError  it is not there (any more)
@@ -26,6 +27,10 @@ class SpecError(OperatorError):
 
 class ReportError(OperatorError):
     """A pod gave no usable answer. The message holds nothing that the pod said."""
+
+
+class PayloadError(OperatorError):
+    """What was posted to the webhook is no payload of Alertmanager. The message holds at most a field's name and what it should be."""
 
 
 class ClusterError(OperatorError):

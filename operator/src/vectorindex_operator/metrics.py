@@ -6,7 +6,7 @@ from typing import Final
 from prometheus_client import Counter, Gauge, Histogram
 
 from vectorindex_operator.api import Status
-from vectorindex_operator.names import ConditionStatus, ConditionType, DriftKind, Key, Reason
+from vectorindex_operator.names import ConditionStatus, ConditionType, DriftKind, HealOutcome, Key, Reason
 
 RECONCILES: Final = Counter("vectorindex_operator_reconciles", "Looks at one VectorIndex, by how they ended.", ["result"])
 for _result in ("ok", "conflict", "refused", "error", "defect"):
@@ -27,6 +27,18 @@ WAITING_FOR_IMAGE: Final = Gauge(
     "vectorindex_operator_waiting_for_image", "VectorIndexes whose turn to get the operator's indexer image has not come yet."
 )
 QUEUE: Final = Gauge("vectorindex_operator_queue_length", "VectorIndexes that wait to be looked at.")
+HEAL_REQUESTS: Final = Counter(
+    "vectorindex_operator_heal_requests",
+    "Alerts told to the webhook, by what became of them; a request that tells of none counts once.",
+    ["outcome"],
+)
+for _outcome in HealOutcome:
+    HEAL_REQUESTS.labels(_outcome)
+HEAL_SECONDS: Final = Histogram(
+    "vectorindex_operator_heal_duration_seconds",
+    "Time from a request to the webhook to its answer.",
+    buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
 
 CONDITION: Final = Gauge(
     "vectorindex_operator_condition", "1 for the status that a condition has, 0 for the others.", ["namespace", "name", "type", "status"]

@@ -45,6 +45,9 @@ STATUS_PATH: Final = "/v1/status"
 
 FIELD_MANAGER: Final = "vectorindex-operator"
 STATUS_MANAGER: Final = "vectorindex-operator-status"
+WEBHOOK_MANAGER: Final = "vectorindex-operator-webhook"
+WEBHOOK_PORT: Final = 9091
+WEBHOOK_PATH: Final = "/webhooks/alertmanager"
 CONTAINER: Final = "indexer"
 
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
@@ -172,6 +175,22 @@ class QuarantineReason(StrEnum):
     DUPLICATE_ID = "DuplicateId"
 
 
+class HealOutcome(StrEnum):
+    """What became of an alert that the webhook was told of, or of a request that told of none."""
+
+    ACCEPTED = "accepted"  # a check was asked for
+    REPEATED = "repeated"  # it, or a younger one about the same index, was heard before
+    COOLING = "cooling"  # the last wish for this index is too recent
+    THROTTLED = "throttled"  # too many wishes over all indexes, or too many alerts in one payload
+    UNTIMELY = "untimely"  # no time since when it fires, or one ahead of ours or too long ago
+    UNMATCHED = "unmatched"  # names no index that there is and that is served
+    RESOLVED = "resolved"  # fires no more
+    IGNORED = "ignored"  # has not the label, or is none of those listened to
+    FAILED = "failed"  # could not be stored: answered 503, to be repeated
+    UNAUTHORIZED = "unauthorized"  # a request without the token
+    MALFORMED = "malformed"  # a request that is no payload, too large or too slow
+
+
 class ConditionType(StrEnum):
     """What a condition of a VectorIndex is about."""
 
@@ -220,4 +239,5 @@ class Reason(StrEnum):
     PLAN_APPROVED = "PlanApproved"  # a held change was approved, and is carried out at the next check
     PLAN_APPLIED = "PlanApplied"  # a replica carried out a change that it had held
     PERIOD_UNATTAINABLE = "PeriodUnattainable"  # checks within `maxSourceDutyPercent` are rarer than `maxStalenessSeconds` needs
+    VALIDATE_REQUESTED = "ValidateRequested"  # the webhook asked for a check, as an alert fires
     MALFORMED_WISH = "MalformedWish"  # an annotation holds no RFC 3339 time, or no ids of plans

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 
 from aiohttp import web
 from prometheus_client import REGISTRY
@@ -16,22 +16,29 @@ Find = Callable[[], str]
 """Returns what is wrong, or nothing. Asked from the server's thread."""
 
 
+def serve(host: str, port: int, find_hang: Find, find_unready: Find) -> AbstractContextManager[None]:
+    """Answer probes and scrapes until the context ends; raise OSError if the port is taken."""
+    return beside("server", lambda: _serve(host, port, find_hang, find_unready))
+
+
 @contextmanager
-def serve(host: str, port: int, find_hang: Find, find_unready: Find) -> Iterator[None]:
-    """Answer probes and scrapes until the context ends, also while the caller's event loop hangs; raise OSError if the port is taken."""
+def beside(name: str, answering: Callable[[], AbstractAsyncContextManager[None]]) -> Iterator[None]:
+    """Keep `answering` open in a loop and thread of its own, also while the caller's loop hangs; raise what it raises at its start."""
     begun: Future[Callable[[], object]] = Future()
 
     async def run() -> None:
         end = asyncio.Event()
         loop = asyncio.get_running_loop()
         try:
-            async with _serve(host, port, find_hang, find_unready):
+            async with answering():
                 begun.set_result(lambda: loop.call_soon_threadsafe(end.set))
                 await end.wait()
-        except OSError as error:
+        except Exception as error:
+            if begun.done():
+                raise
             begun.set_exception(error)
 
-    thread = threading.Thread(target=lambda: asyncio.run(run()), name="server", daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(run()), name=name, daemon=True)
     thread.start()
     stop = begun.result()
     try:

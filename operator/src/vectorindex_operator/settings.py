@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 from vectorindex_operator import names
@@ -13,6 +14,32 @@ LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 PULL_POLICIES: Final = ("IfNotPresent", "Always", "Never")
 EVERYWHERE: Final = "*"
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """Settings of the port to which Alertmanager posts. It is off unless its port is named."""
+
+    port: int
+    token_file: Path
+    """Holds the bearer token, and is read at each request: it may change at any time."""
+
+    alerts: tuple[str, ...]
+    """Names of the alerts that may ask for something."""
+
+    tls_folder: Path | None = None
+    """Holds tls.crt and tls.key, looked at now and then; without it there is no TLS."""
+
+    namespace_label: str = "namespace"
+    index_label: str = "index"
+    """Labels of an alert that name the index."""
+
+    cooldown: timedelta = timedelta(minutes=5)
+    """Least time between two wishes for one index: a check asked for reads every row."""
+
+    budget_wishes: int = 30
+    budget_within: timedelta = timedelta(minutes=10)
+    """So many wishes may be set within this time over all indexes, by each operator: a storm of alerts must be none of checks."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +69,8 @@ class Settings:
     host: str = "0.0.0.0"  # noqa: S104 - probes and scrapes come from outside the pod
     ops_port: int = names.OPS_PORT
     """Port of /livez, /readyz and /metrics."""
+
+    webhook: Webhook | None = None
 
     log_level: str = "info"
 
@@ -74,8 +103,27 @@ def parse_settings(environment: Mapping[str, str]) -> Settings:
         monitoring_namespace_labels=_labels(environment, "VECTORINDEX_MONITORING_NAMESPACE_LABELS", defaults.monitoring_namespace_labels),
         host=environment.get("VECTORINDEX_OPS_HOST") or defaults.host,
         ops_port=_port(environment, "VECTORINDEX_OPS_PORT", defaults.ops_port),
+        webhook=_webhook(environment) if environment.get("VECTORINDEX_WEBHOOK_PORT") else None,
         log_level=_choice(environment, "VECTORINDEX_LOG_LEVEL", LOG_LEVELS, defaults.log_level),
         resync=_seconds(environment, "VECTORINDEX_RESYNC_SECONDS", defaults.resync),
+    )
+
+
+def _webhook(environment: Mapping[str, str]) -> Webhook:
+    def named(name: str) -> str:
+        return f"VECTORINDEX_WEBHOOK_{name}"
+
+    tls = environment.get(named("TLS_FOLDER"), "")
+    return Webhook(
+        port=_port(environment, named("PORT"), names.WEBHOOK_PORT),
+        token_file=Path(_required(environment, named("TOKEN_FILE"))),
+        alerts=tuple(part.strip() for part in _required(environment, named("ALERTS")).split(",") if part.strip()),
+        tls_folder=Path(tls) if tls else None,
+        namespace_label=environment.get(named("NAMESPACE_LABEL")) or Webhook.namespace_label,
+        index_label=environment.get(named("INDEX_LABEL")) or Webhook.index_label,
+        cooldown=_seconds(environment, named("COOLDOWN_SECONDS"), Webhook.cooldown),
+        budget_wishes=_positive(environment, named("BUDGET_WISHES"), Webhook.budget_wishes),
+        budget_within=_seconds(environment, named("BUDGET_SECONDS"), Webhook.budget_within),
     )
 
 
@@ -122,10 +170,14 @@ def _port(environment: Mapping[str, str], name: str, default: int) -> int:
 
 
 def _seconds(environment: Mapping[str, str], name: str, default: timedelta) -> timedelta:
-    number = _number(environment, name, int(default.total_seconds()))
+    return timedelta(seconds=_positive(environment, name, int(default.total_seconds()), "number of seconds"))
+
+
+def _positive(environment: Mapping[str, str], name: str, default: int, what: str = "number") -> int:
+    number = _number(environment, name, default)
     if number < 1:
-        raise SettingsError(f"{name}: expected a positive number of seconds, got {number}")
-    return timedelta(seconds=number)
+        raise SettingsError(f"{name}: expected a positive {what}, got {number}")
+    return number
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:

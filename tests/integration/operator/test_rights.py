@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import pytest
@@ -14,7 +15,17 @@ from tests.integration.operator.conftest import Proxied
 from tests.support.api_proxy import api_proxy, error_line
 from tests.support.cluster import RunningCluster
 from tests.support.helm import by_kind, render_chart
-from tests.support.operator_process import SYSTEM, OperatorProcess, fleet, make_account, wait_for
+from tests.support.notifications import TOKEN, ago, make_alert, make_payload, post
+from tests.support.operator_process import (
+    SYSTEM,
+    WITH_WEBHOOK,
+    OperatorProcess,
+    fleet,
+    free_port,
+    make_account,
+    wait_for,
+    webhook_environment,
+)
 from tests.support.runs import SCENARIOS, Run, annotate
 from tests.support.vector_index import make_manifest
 from vectorindex_operator.api import Json
@@ -23,7 +34,7 @@ log = logging.getLogger(__name__)
 Right = tuple[str, str, str]
 
 HERE, THERE = "rights-here", "rights-there"
-CHART = (f"watchNamespaces={{{HERE},{THERE}}}",)
+CHART = (f"watchNamespaces={{{HERE},{THERE}}}", *WITH_WEBHOOK)
 
 NEVER_CALLED: Final[dict[Right, str]] = {
     ("vectorindex.dev", "vectorindexes/finalizers", "update"): "asked for by clusters that check owner references, not by a call"
@@ -44,8 +55,19 @@ def granted() -> set[Right]:
     return list_rights([rule for role in roles for rule in role["rules"]])
 
 
+@dataclass(frozen=True)
+class Confined(Proxied):
+    """An operator of two namespaces, and the port on which it hears of alerts."""
+
+    port: int
+
+    def hear_alert(self) -> None:
+        """Let it hear of an alert about the index."""
+        post(self.port, make_payload(make_alert(ago(0), namespace=HERE)))
+
+
 @pytest.fixture(scope="module")
-def confined(cluster: RunningCluster, operator: OperatorProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
+def confined(cluster: RunningCluster, operator: OperatorProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Confined]:
     """Run an operator for two namespaces behind a proxy; that for the whole cluster rests meanwhile, and so do its rights."""
     folder = tmp_path_factory.mktemp("confined")
     for namespace in (HERE, THERE):
@@ -53,13 +75,20 @@ def confined(cluster: RunningCluster, operator: OperatorProcess, tmp_path_factor
     assert operator.stop() == 0
     cluster.kubectl("delete", "clusterrolebinding", "vectorindex")
     account = make_account(cluster, folder, *CHART)
-    lease = {"VECTORINDEX_LEASE_NAME": "vectorindex", "POD_NAME": "vectorindex-0"}
+    token, port = folder / "token", free_port()
+    token.write_text(TOKEN)
+    environment = webhook_environment(port, token) | {
+        "VECTORINDEX_LEASE_NAME": "vectorindex",
+        "POD_NAME": "vectorindex-0",
+        "VECTORINDEX_WEBHOOK_COOLDOWN_SECONDS": "1",
+        "VECTORINDEX_WATCH_NAMESPACES": f"{HERE},{THERE}",
+    }
     with api_proxy(account, folder) as proxy:
-        process = OperatorProcess(proxy.wrap(account), folder / "operator.log", VECTORINDEX_WATCH_NAMESPACES=f"{HERE},{THERE}", **lease)
+        process = OperatorProcess(proxy.wrap(account), folder / "operator.log", **environment)
         cluster.try_kubectl("delete", "lease", "vectorindex", "-n", SYSTEM)  # of other tests: this operator is to make its own
         try:
             process.start()
-            yield Proxied(process, proxy)
+            yield Confined(process, proxy, port)
             assert process.stop() == 0
         finally:
             process.kill()
@@ -71,7 +100,7 @@ def confined(cluster: RunningCluster, operator: OperatorProcess, tmp_path_factor
 
 
 @pytest.fixture(scope="module")
-def run(confined: Proxied, cluster: RunningCluster) -> Iterator[Run]:
+def run(confined: Confined, cluster: RunningCluster) -> Iterator[Run]:
     del confined
     with fleet(cluster, HERE) as pods:
         yield Run(cluster, HERE, pods)
@@ -85,7 +114,7 @@ def make_foreign(cluster: RunningCluster, name: str) -> None:
     cluster.kubectl("apply", "-f", "-", text=json.dumps(make_manifest(name, HERE)))
 
 
-def test_the_chart_grants_what_is_asked_for_and_nothing_else(confined: Proxied, run: Run, cluster: RunningCluster) -> None:
+def test_the_chart_grants_what_is_asked_for_and_nothing_else(confined: Confined, run: Run, cluster: RunningCluster) -> None:
     for name in IN_TURN:
         scenario = SCENARIOS[name]
         scenario.begin(run)
@@ -95,6 +124,7 @@ def test_the_chart_grants_what_is_asked_for_and_nothing_else(confined: Proxied, 
         edit(cluster, resource)
     annotate(run, "rebuild-requested-at", "soon")
     make_foreign(cluster, "foreign")
+    confined.hear_alert()
 
     def find_unused() -> set[Right]:
         used = {call.right for call in confined.proxy.calls() if call.code != 403}
@@ -126,10 +156,12 @@ def plant_unused_identity(run: Run) -> None:
     run.cluster.kubectl("apply", "-f", "-", text=json.dumps(copy))
 
 
-def provoke(operator: Proxied, run: Run, right: Right) -> None:
+def provoke(operator: Confined, run: Run, right: Right) -> None:
     """Do what makes the operator use this right."""
     _, resource, verb = right
     match verb, resource:
+        case "patch", "vectorindexes":
+            operator.hear_alert()
         case (("list" | "watch"), _):
             operator.proxy.tell(error_line(410, "Expired"), resource)
         case "create", "events":
@@ -181,7 +213,7 @@ SHORT: Final = {("", "services", "create")}
 
 
 @pytest.mark.parametrize("all_of_them", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_lost_right_is_named_and_hurts_nobody_else(confined: Proxied, run: Run, cluster: RunningCluster, all_of_them: bool) -> None:
+def test_a_lost_right_is_named_and_hurts_nobody_else(confined: Confined, run: Run, cluster: RunningCluster, all_of_them: bool) -> None:
     rules = cluster.get("role", "vectorindex", "-n", HERE)["rules"]
     rights = sorted(list_rights(rules) - NEVER_CALLED.keys() if all_of_them else SHORT)
     run.replicas, run.settled = 2, lambda *_: True
@@ -192,7 +224,7 @@ def test_a_lost_right_is_named_and_hurts_nobody_else(confined: Proxied, run: Run
     log.info("%d rights lost in turn, each named", len(rights))
 
 
-def try_without(operator: Proxied, run: Run, rules: list[Json], right: Right) -> str:
+def try_without(operator: Confined, run: Run, rules: list[Json], right: Right) -> str:
     """Take a right away and give it back; return what was not as it should be."""
     cluster, (_, resource, verb) = run.cluster, right
     known = len(operator.process.log.read_bytes())

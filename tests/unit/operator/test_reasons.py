@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.support.vector_index import NOW, make_index, make_observed, make_pod, make_report, make_stateful_set, plan_of
-from vectorindex_operator import api, names, status
+from vectorindex_operator import api, heal, names, status
 from vectorindex_operator.api import Json, Status, VectorIndex
 from vectorindex_operator.errors import ReportError
+from vectorindex_operator.heal import Call
 from vectorindex_operator.held import HELD_REASONS
 from vectorindex_operator.names import ProofReason, Reason, SourceReason
 from vectorindex_operator.plan import Observed
@@ -148,6 +149,7 @@ TOLD: dict[str, Told] = {
     Reason.PLAN_APPROVED: Told(members(index=make_index({names.APPROVE_PLAN: PLAN}), **holding(ProofReason.CHANGE_HELD)), "event"),
     Reason.PLAN_APPLIED: Told(members(index=knowing_the_pod(), identity={"approvedPlans": [PLAN]}), "event"),
     Reason.PERIOD_UNATTAINABLE: Told(members(proof={"attainablePeriodSeconds": 900}), "event"),
+    Reason.VALIDATE_REQUESTED: Told(make_observed, "event of the webhook"),
     Reason.MALFORMED_WISH: Told(lambda: make_observed(make_index({names.VALIDATE_REQUESTED_AT: "soon"})), "event"),
     # the last check of a member
     ProofReason.PROVEN: Told(make_observed, "Consistent=True"),
@@ -195,6 +197,8 @@ def test_a_reason_comes_about_by_its_observation(reason: str) -> None:
     if told.where == "event":
         events = [*status.find_events(observed.index, rendered), *status.find_malformed_wishes(observed.index)]
         assert reason in [event.reason for event in events]
+    elif told.where == "event of the webhook":
+        assert heal.build_event(Call(observed.index.key, "SomeAlert", NOW)).reason == reason
     elif told.where == "member":
         assert reason in [member.reason for member in rendered.members]
     else:

@@ -8,6 +8,12 @@ from vectorindex_operator.settings import parse_settings
 NEEDED = {"VECTORINDEX_INDEXER_IMAGE": "registry.example/indexer:1", "VECTORINDEX_WATCH_NAMESPACES": "search"}
 LEASE = {"VECTORINDEX_LEASE_NAME": "vectorindex", "POD_NAME": "vectorindex-1", "POD_NAMESPACE": "search"}
 
+WEBHOOK = {
+    "VECTORINDEX_WEBHOOK_PORT": "9091",
+    "VECTORINDEX_WEBHOOK_TOKEN_FILE": "/etc/vectorindex/webhook/token",
+    "VECTORINDEX_WEBHOOK_ALERTS": "A, B",
+}
+
 
 def test_defaults_need_only_the_image_and_what_is_served() -> None:
     settings = parse_settings(NEEDED)
@@ -49,9 +55,20 @@ def test_lists_are_comma_separated() -> None:
         ("VECTORINDEX_OPS_PORT", "http"),
         ("VECTORINDEX_OPS_PORT", "0"),
         ("VECTORINDEX_LOG_LEVEL", "loud"),
+        ("VECTORINDEX_WEBHOOK_TOKEN_FILE", ""),
+        ("VECTORINDEX_WEBHOOK_ALERTS", " "),
+        ("VECTORINDEX_WEBHOOK_BUDGET_WISHES", "0"),
+        ("VECTORINDEX_WEBHOOK_COOLDOWN_SECONDS", "soon"),
         ("VECTORINDEX_RESYNC_SECONDS", "0"),
     ],
 )
 def test_a_wrong_setting_is_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
-        parse_settings({**NEEDED, name: value})
+        parse_settings({**NEEDED, **WEBHOOK, name: value})
+
+
+def test_the_webhook_is_off_unless_its_port_is_named() -> None:
+    assert parse_settings({**NEEDED, **WEBHOOK, "VECTORINDEX_WEBHOOK_PORT": ""}).webhook is None
+    webhook = parse_settings({**NEEDED, **WEBHOOK}).webhook
+    assert webhook is not None
+    assert (webhook.port, webhook.alerts, webhook.tls_folder, webhook.index_label) == (9091, ("A", "B"), None, "index")
