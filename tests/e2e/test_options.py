@@ -1,6 +1,8 @@
 """What the resource offers beyond the main job does something: storage, NetworkPolicy, wishes, suspend, another index type."""
 
 import copy
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -8,6 +10,7 @@ import pytest
 
 from examples.wordnet.load import MODEL
 from examples.wordnet.steps import members, story, world
+from examples.wordnet.steps.kubernetes import Manifest
 from examples.wordnet.steps.report import StepError, wait_until
 from examples.wordnet.steps.searching import search, search_url
 from examples.wordnet.steps.world import CLIENT, INDEX, SEARCH, World
@@ -41,8 +44,8 @@ def annotate(scene: World, wish: str, moment: datetime) -> str:
     return text
 
 
-def status_of(scene: World) -> dict[str, object]:
-    found: dict[str, object] = scene.kubernetes.get("vidx", KEPT, f"--namespace={SEARCH}")["status"]
+def status_of(scene: World) -> Manifest:
+    found: Manifest = scene.kubernetes.get("vidx", KEPT, f"--namespace={SEARCH}")["status"]
     return found
 
 
@@ -74,10 +77,16 @@ def test_a_wish_to_validate_is_answered_and_echoed(scene: World, kept: str) -> N
     wait_until("the echo", lambda: status_of(scene).get("validateRequestedAt") == text, 60)
 
 
-def test_a_wish_to_rebuild_gives_a_new_generation(scene: World, kept: str) -> None:
-    text = annotate(scene, "rebuild-requested-at", datetime.now(UTC) + timedelta(seconds=1))
-    wait_until("the echo", lambda: status_of(scene).get("rebuildRequestedAt") == text, 60)
+def test_a_rebuild_asked_for_shows_how_far_it_is_and_gives_a_new_generation(scene: World, kept: str) -> None:
+    command = [sys.executable, "-m", "vectorindex_cli", "rebuild", KEPT, "-n", SEARCH, "--wait", "--timeout", "60"]
+    result = subprocess.run(command, env=scene.kubernetes.environment, capture_output=True, text=True, timeout=120, check=False)
+    lines = result.stdout.splitlines()
+    assert (result.returncode, result.stderr) == (0, "")
+    assert lines[0].startswith(f"0 of 1 replicas rebuilt ({kept}: ")
+    assert lines[-2:] == ["1 of 1 replicas rebuilt", lines[-1]]
+    assert lines[-1].startswith(f"{SEARCH}/{KEPT}: consistent, Proven")
     assert members.status(scene, kept)["view"]["generation"] == 2
+    assert "progress" not in status_of(scene)["members"][0]
 
 
 def test_while_suspended_changes_wait_and_consistent_says_so(scene: World, kept: str) -> None:
