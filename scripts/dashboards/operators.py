@@ -28,9 +28,9 @@ def gained(metric: str, by: str) -> str:
     return f"sum by ({by}) (increase({metric}{{{POD}}}[$__rate_interval]))"
 
 
-def quantile(share: float) -> str:
-    """Return below which time that share of the looks took."""
-    return f"histogram_quantile({share}, sum by (le) (rate({_SECONDS}_bucket{{{POD}}}[$__rate_interval]))) > 0"
+def quantile(share: float, metric: str) -> str:
+    """Return below which time that share of a histogram's observations took; nothing where there were none."""
+    return f"histogram_quantile({share}, sum by (le) (rate({metric}_bucket{{{POD}}}[$__rate_interval]))) > 0"
 
 
 def having(kind: str, status: str) -> str:
@@ -140,7 +140,7 @@ WORK: Final = (
         "Duration of a look",
         "Time of one look at one VectorIndex, with its writes: half are faster than p50, 99 of 100 faster than p99.",
         "s",
-        *(Query(quantile(share), f"p{share * 100:g}") for share in (0.5, 0.95, 0.99)),
+        *(Query(quantile(share, _SECONDS), f"p{share * 100:g}") for share in (0.5, 0.95, 0.99)),
         nothing="No look",
     ),
     graph(
@@ -194,6 +194,25 @@ HEALTH: Final = (
     ),
 )
 
+HEALING: Final = (
+    graph(
+        "Alerts told to the webhook",
+        "Alerts that Alertmanager told the operator of, by what became of them, within the interval of the graph.",
+        "none",
+        Query(f"{gained('vectorindex_operator_heal_requests_total', 'outcome')} > 0", "{{outcome}}"),
+        stacked=True,
+        steps=True,
+        nothing="No alert told",
+    ),
+    graph(
+        "Duration of the webhook's answers",
+        "From a request to the webhook to its answer: half are faster than p50, 99 of 100 faster than p99.",
+        "s",
+        *(Query(quantile(share, "vectorindex_operator_heal_duration_seconds"), f"p{share * 100:g}") for share in (0.5, 0.99)),
+        nothing="No request",
+    ),
+)
+
 BOARD: Final = Board(
     "operator",
     "Operator",
@@ -202,6 +221,6 @@ BOARD: Final = Board(
         choice("namespace", "Namespace of the operator", "label_values(vectorindex_operator_leading, namespace)"),
         choice("pod", "Operator", 'label_values(vectorindex_operator_leading{namespace=~"$namespace"}, pod)'),
     ),
-    (Row("", (NOTE, *TOP)), Row("State", STATES), Row("Work", WORK), Row("Health", HEALTH)),
+    (Row("", (NOTE, *TOP)), Row("State", STATES), Row("Work", WORK), Row("Healing on alerts", HEALING), Row("Health", HEALTH)),
     'alertname=~"VectorIndex(Operator.+|ReconcileErrors|WatchesBlind|WaitingForImage)", namespace=~"$namespace"',
 )

@@ -232,6 +232,14 @@ def test_a_replica_is_shown_unknown_when_its_check_is_too_old_or_never_was(tmp_p
     )
 
 
+def test_rows_that_differ_are_shown_only_of_replicas_of_which_they_are_known(tmp_path: Path) -> None:
+    old = replica("docs-index-2", "drift", STALE, missing=7)
+    series = PROVEN | DIFFERS | old | replica("docs-index-3", "unknown", missing=9)
+    known = {("docs-index-0", "missing"): 0, ("docs-index-0", "ghost"): 0, ("docs-index-1", "missing"): 3, ("docs-index-1", "ghost"): 2}
+    samples = {f'{{{REPLICA.format(pod=pod)},kind="{kind}"}}': float(rows) for (pod, kind), rows in known.items()}
+    evaluate(tmp_path, series, MINUTE, {query_of(DASHBOARDS["consistency"], "Rows that differ, by kind"): samples})
+
+
 def test_a_condition_is_shown_as_it_is_and_not_at_all_without_an_operator(tmp_path: Path) -> None:
     board = DASHBOARDS["consistency"]
     for value, status in enumerate(("False", "True", "Unknown")):
