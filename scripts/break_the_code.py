@@ -1,7 +1,7 @@
 """Break a promise on purpose, and see a named test fail: `make break` does it for each entry below.
 
-Each entry takes one thing out of a copy of the indexer, the operator or the command line and runs the tests that guard it. A break that
-no test notices is an error, and so is an entry that no longer fits the code.
+Each entry takes one thing out of a copy of the indexer, the operator, the command line or the chart and runs the tests that guard it. A
+break that no test notices is an error, and so is an entry that no longer fits the code.
 """
 
 import os
@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 INDEXER = ROOT / "indexer" / "src" / "vectorindex_indexer"
 OPERATOR = ROOT / "operator" / "src" / "vectorindex_operator"
 CLI = ROOT / "cli" / "src" / "vectorindex_cli"
+CHART = ROOT / "charts" / "vectorindex"
 SOURCE_TESTS = "tests/integration/indexer/test_source.py"
 CYCLE_TESTS = "tests/integration/indexer/test_cycle.py"
 BLINDNESS_TESTS = "tests/integration/indexer/test_blindness.py"
@@ -26,6 +27,7 @@ SUPERVISION_TESTS = "tests/integration/operator/test_supervision.py"
 API_FAULT_TESTS = "tests/integration/operator/test_api_faults.py"
 WEBHOOK_TESTS = "tests/integration/operator/test_webhook.py"
 HEAL_TESTS = "tests/unit/operator/test_heal.py"
+CHART_LIFECYCLE_TESTS = "tests/integration/operator/test_chart_lifecycle.py"
 HANDLER_TESTS = "tests/unit/operator/test_handlers.py"
 DIGEST_COLUMN_TESTS = "tests/integration/indexer/test_digest_columns.py"
 
@@ -679,6 +681,38 @@ BREAKS = (
         "            pass\n",
         (REPLICA_TESTS, "wished_for_now"),
     ),
+    Break(
+        "helm uninstall keeps the definition, and so the indexes",
+        "templates/crd.yaml",
+        '"helm.sh/resource-policy" "keep"',
+        '"helm.sh/resource-policy" "none"',
+        (CHART_LIFECYCLE_TESTS, "uninstall_keeps"),
+        CHART,
+    ),
+    Break(
+        "an upgrade of the chart changes what is there in place (the operator's selector)",
+        "templates/_helpers.tpl",
+        "app.kubernetes.io/component: operator\n",
+        "app.kubernetes.io/component: controller\n",
+        (CHART_LIFECYCLE_TESTS, "in_place"),
+        CHART,
+    ),
+    Break(
+        "ServiceMonitors give the labels of PodMonitors",
+        "templates/monitors.yaml",
+        '(list (dict "action" "labeldrop" "regex" "service") $job)',
+        "(list $job)",
+        ("tests/contract/test_monitors.py", "same_labels"),
+        CHART,
+    ),
+    Break(
+        "helm test insists on a proven answer",
+        "files/helm_test.py",
+        '    if not answer["proven"]:\n',
+        "    if False:\n",
+        ("tests/contract/test_helm_test.py", "without_a_proof"),
+        CHART,
+    ),
 )
 
 AROUND = """
@@ -704,6 +738,8 @@ def run(one: Break) -> str:
         path, expression = one.tests
         command = [sys.executable, "-m", "pytest", "-q", "-x", "--timeout=120", "-p", "no:cacheprovider", path, "-k", expression]
         environment = os.environ | {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        if one.package == CHART:
+            environment["VECTORINDEX_TEST_CHART"] = str(copy)
         done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
     if done.returncode == 0:
         return ""

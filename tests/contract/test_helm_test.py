@@ -53,10 +53,12 @@ def answering(answer: Callable[[str, bytes], tuple[int, str]]) -> Iterator[int]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def index_answers(*, proven: bool) -> Callable[[str, bytes], tuple[int, str]]:

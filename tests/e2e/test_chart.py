@@ -34,13 +34,16 @@ def test_an_upgrade_with_the_same_indexer_image_restarts_operators_only(scene: W
 
 def test_helm_test_looks_at_the_operators_and_searches_where_it_is_told(scene: World) -> None:
     upgrade(scene, f"test.index={INDEX}", f"test.namespace={SEARCH}")
-    said = scene.kubernetes.helm("test", RELEASE, *HELM, "--logs", "--timeout=120s")
+    scene.kubernetes.helm("test", RELEASE, *HELM, "--timeout=120s")
+    said = scene.kubernetes.kubectl("logs", f"--namespace={SYSTEM}", f"{RELEASE}-test-operator")
     assert "2 operators are ready, one acts; VectorIndexes: " in said
     assert f"{SEARCH}/{INDEX}: Ready is True" in said
-    assert f"{INDEX} answered for 384 dimensions, proven as of " in said
+    found = scene.kubernetes.kubectl("logs", f"--namespace={SEARCH}", f"{RELEASE}-test-search")
+    assert f"{INDEX} answered for 384 dimensions, proven as of " in found
 
 
+@pytest.mark.slow  # it tries for half a minute; tests/contract has the short form
 def test_helm_test_fails_for_an_index_that_is_not_there(scene: World) -> None:
     upgrade(scene, "test.index=nowhere", f"test.namespace={SEARCH}")
     with pytest.raises(StepError):
-        scene.kubernetes.helm("test", RELEASE, *HELM, "--filter=name=vectorindex-test-search", "--timeout=120s")
+        scene.kubernetes.helm("test", RELEASE, *HELM, f"--filter=name={RELEASE}-test-search", "--timeout=120s")

@@ -1,5 +1,6 @@
 """Render the chart with the real helm."""
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import yaml
 from cluster.tools import fetch_tools
 
 ROOT = Path(__file__).resolve().parents[2]
-CHART = ROOT / "charts" / "vectorindex"
+CHART = Path(os.environ.get("VECTORINDEX_TEST_CHART") or ROOT / "charts" / "vectorindex")
+"""The chart; scripts/break_the_code.py puts a broken one in its place."""
 EARLIER_CHART = ROOT / "tests" / "support" / "charts" / "vectorindex-0.0.1.tgz"
 """The chart as it was when it could first be installed: one operator, all namespaces, a definition without `healing` and more."""
 Manifest = dict[str, Any]
