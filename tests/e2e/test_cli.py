@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from examples.wordnet.steps.kubernetes import ROOT
-from examples.wordnet.steps.world import INDEX, SEARCH, World, operators
+from examples.wordnet.steps.world import INDEX, SEARCH, World, operators, wait_for_condition
 
 pytestmark = pytest.mark.usefixtures("index")
 
@@ -63,6 +63,7 @@ def accounts(scene: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def test_an_editor_searches_in_each_replica_and_a_viewer_is_told_what_that_takes(
     scene: World, plugin: Plugin, accounts: dict[str, Path], tmp_path: Path
 ) -> None:
+    wait_for_condition(scene, INDEX, "Consistent", 60)
     live = scene.upstream.live()
     vector = tmp_path / "vector.json"
     vector.write_text(json.dumps(live.vectors[500].tolist()))
@@ -72,7 +73,7 @@ def test_an_editor_searches_in_each_replica_and_a_viewer_is_told_what_that_takes
         assert (result.returncode, result.stderr) == (0, "")
         answer = json.loads(result.stdout)
         assert (answer["results"][0]["id"], answer["proven"], len(answer["results"])) == (int(live.ids[500]), True, 3)
-        assert answer["pod"] == (arguments[-1] if arguments else f"{INDEX}-index-0")
+        assert answer["pod"] in (arguments or [f"{INDEX}-index-{number}" for number in (0, 1)])
     assert answer["results"][0]["score"] == pytest.approx(1, abs=1e-5)
     refused = plugin("search", INDEX, "-n", SEARCH, "--vector", str(vector), kubeconfig=accounts["view"])
     assert (refused.returncode, "it takes the right to forward ports to pods" in refused.stderr) == (2, True)
@@ -96,7 +97,8 @@ def test_a_bundle_holds_logs_and_what_replicas_say_and_no_password(
     assert json.loads(whole[f"{pod}/status.json"])["identity"]["podName"] == f"{INDEX}-index-0"
     assert len(whole[f"{pod}/indexer.log"]) > 100
     assert any(name.startswith(f"operator/{one}/") and name.endswith(".log") for name in whole for one in operators(scene))
-    assert "Not read" not in whole["contents.txt"]
+    missing = whole["contents.txt"].partition("\nNot read\n")[2].splitlines()
+    assert not [line for line in missing if "before its restart" not in line]  # which a kubelet may have thrown away
     assert f"{pod}/indexer.log" in viewed
     assert "ports to pods" in viewed["contents.txt"].partition("Not read")[2]
     held = [secret["data"] for secret in scene.kubernetes.items("secrets", f"--namespace={SEARCH}")]

@@ -1,20 +1,26 @@
 """Each verb against a real API server and a real operator; only the pods are stand-ins."""
 
 import argparse
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
 import tarfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.integration.cli.conftest import Cli, Run, condition
 from tests.support.cluster import RunningCluster
 from tests.support.operator_process import Fleet, OperatorProcess, wait_for
 from tests.support.vector_index import GOLDEN, make_manifest
-from vectorindex_cli.access import look_up
+from vectorindex_cli import access
 from vectorindex_operator.api import Json
 
 Read = Callable[[], Json]
@@ -153,6 +159,35 @@ def test_a_rebuild_shows_the_rows_that_come(serving: Fleet, read: Read, cli: Cli
     wait_for("the status tells it", lambda: read()["status"]["members"][0].get("progress"))
     assert read()["status"]["members"][0]["progress"] == {"generation": 4, "rowsDone": 2000, "rowsExpected": 9500}
     assert result.stderr.startswith("0 of 2 replicas rebuilt (docs-index-0: ")
+
+
+def test_on_a_terminal_a_bar_grows_and_is_gone_at_the_end(serving: Fleet, cluster: RunningCluster, read: Read, namespace: str) -> None:
+    progress = {"generation": 4, "done": 4750, "expected": 9500}
+    serving.say(progress=progress)
+    serving.cluster.kubectl("annotate", "vidx", "docs", "-n", namespace, "example.com/look-at=now")
+    wait_for("the status tells it", lambda: read()["status"]["members"][0].get("progress"))
+    answers = answering(serving, read, "rebuildRequestedAt", view={"generation": 3})
+    near, far = pty.openpty()
+    command = [sys.executable, "-m", "vectorindex_cli", "rebuild", "docs", "--wait", "-n", namespace]
+    environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig), "COLUMNS": "60", "TERM": "xterm"}
+    with subprocess.Popen(command, env=environment, stdout=far, stderr=far) as process:
+        os.close(far)
+        answers.join()
+        assert process.wait(60) == 0
+    shown = read_terminal(near)
+    assert "[##########..........]  50%  0 of 2 replicas rebuilt (docs-\r\x1b[K" in shown
+    verdict = shown.rpartition("\r\x1b[K")[2]
+    assert verdict.startswith(f"{namespace}/docs: \x1b[32mconsistent\x1b[0m, Proven")
+
+
+def read_terminal(near: int) -> str:
+    """Return what was written to the other end, which is closed."""
+    shown = bytearray()
+    with contextlib.suppress(OSError):  # how Linux tells of the end
+        while part := os.read(near, 4096):
+            shown += part
+    os.close(near)
+    return shown.decode()
 
 
 def test_a_diff_names_the_rows_and_ends_with_the_verdict(serving: Fleet, read: Read, cli: Cli) -> None:
@@ -393,13 +428,16 @@ def test_a_viewer_may_look_at_differences_and_is_told_what_a_search_needs(
     assert (unknown.returncode, "No such file" in unknown.stderr) == (2, True)
 
 
-def test_names_are_completed_from_the_cluster(serving: Fleet, cluster: RunningCluster, read: Read, namespace: str) -> None:
+def test_names_are_completed_from_the_cluster(
+    serving: Fleet, cluster: RunningCluster, read: Read, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "_QUICK_SECONDS", 30)  # nobody sits and waits here
     typed = argparse.Namespace(kubeconfig=str(cluster.kubeconfig), namespace=namespace, name="docs")
-    assert look_up("name", typed) == ["docs"]
-    assert look_up("replica", typed) == ["docs-index-0", "docs-index-1"]
-    assert {namespace, "default"} <= set(look_up("namespace", typed))
-    assert len(look_up("context", typed)) == 1
-    assert look_up("plans", typed) == []
+    assert access.look_up("name", typed) == ["docs"]
+    assert access.look_up("replica", typed) == ["docs-index-0", "docs-index-1"]
+    assert {namespace, "default"} <= set(access.look_up("namespace", typed))
+    assert len(access.look_up("context", typed)) == 1
+    assert access.look_up("plans", typed) == []
     hold(serving)
     wait_condition(serving, read, "False", "ChangeHeld")
-    assert look_up("plans", typed) == [PLAN]
+    assert access.look_up("plans", typed) == [PLAN]
