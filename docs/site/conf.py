@@ -14,6 +14,7 @@ include_patterns = ["*.md", "docs/**.md", "charts/*/README.md", "cluster/README.
 exclude_patterns = [".venv", ".git", ".cache", "site", "dist"]
 
 nitpicky = True
+smartquotes = False  # texts are shown as they are written
 myst_heading_anchors = 4  # anchors as GitHub makes them, of titles down to this level
 suppress_warnings = ["misc.highlighting_failure"]  # SQL with variables of psql is none of the highlighter's
 
