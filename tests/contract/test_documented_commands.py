@@ -1,0 +1,60 @@
+"""Commands in the pages are read as a shell would read them, and what they name is there: targets of make, values of the chart, files."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("docs", "docs/runbooks", "examples/wordnet", "examples/wordnet/data", "cluster", "charts/vectorindex", ".")
+PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
+VALUES: dict[str, Any] = yaml.safe_load((ROOT / "charts" / "vectorindex" / "values.yaml").read_text())
+TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+OPEN = {"labels", "annotations", "matchLabels", "thresholds", "alertLabels", "for"}  # whose keys are the user's
+
+
+def read_commands(page: Path) -> str:
+    """Return all that a page has in blocks for a shell; `...` stands for what the reader puts in."""
+    blocks = re.findall(r"^( *)```sh\n(.*?)^ *```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return "".join(block for _, block in blocks).replace("\\\n", " ")
+
+
+def test_there_are_commands() -> None:
+    assert sum(bool(read_commands(page)) for page in PAGES) > 15
+
+
+def test_a_shell_can_read_every_command() -> None:
+    for page in PAGES:
+        done = subprocess.run(["bash", "-n"], input=read_commands(page), capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), page.name
+
+
+def test_every_target_of_make_that_is_named_exists() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for words in re.findall(r"(?:^|`)make ([a-z][a-z -]*[a-z])(?=[^a-z-])", text, re.MULTILINE):
+            assert set(words.split()) <= TARGETS, f"{page.name}: make {words}"
+
+
+def has_value(path: list[str], values: Any) -> bool:
+    """Tell whether the chart has a value of this name."""
+    if not path or not isinstance(values, dict):
+        return not path
+    return path[0] in values and (path[0] in OPEN or has_value(path[1:], values[path[0]]))
+
+
+def test_every_value_that_is_set_is_one_of_the_chart() -> None:
+    seen = 0
+    for page in PAGES:
+        for pairs in re.findall(r"--set(?:-json|-string|-file)?[ =]'?([\w.]+)=", read_commands(page)):
+            seen += 1
+            assert has_value(pairs.split("."), VALUES), f"{page.name}: {pairs}"
+    assert seen > 10
+
+
+def test_files_of_the_repository_that_commands_name_are_there() -> None:
+    for page in PAGES:
+        for name in re.findall(r"(?<![\w/.-])((?:gitops|crds|examples|charts|tests|indexer|operator|cli)/[\w/.-]+)", read_commands(page)):
+            assert (ROOT / name.rstrip(".")).exists(), f"{page.name}: {name}"
