@@ -1,7 +1,7 @@
 """PodMonitor and ServiceMonitor find the same pods on the same port, and give their series the same labels: those that alerts ask for.
 
-The Prometheus operator turns either into service discovery and relabelings. `target_labels` does the same, as was seen of its version 0.85.0,
-whose configuration promtool was given.
+The Prometheus operator turns either into service discovery and relabelings. `target_labels` does the same as its version 0.85.0, whose
+configuration was once given to promtool.
 """
 
 from typing import Any
