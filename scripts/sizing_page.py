@@ -49,7 +49,7 @@ def render_tables() -> dict[str, str]:
         "dimension",
         *(f"`{type_}`" + f" `{quantization}`" * (quantization is not Quantization.NONE) for type_, quantization in MAKES),
     ]
-    lines = {"memory": [], "disk": []}
+    lines: dict[str, list[str]] = {"memory": [], "disk": []}
     for name, rows in ROWS.items():
         for dimension in DIMENSIONS:
             specs = [IndexSpec(dimension, type=type_, quantization=quantization, hnsw=Hnsw()) for type_, quantization in MAKES]
