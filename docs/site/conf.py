@@ -16,6 +16,7 @@ exclude_patterns = [".venv", ".git", ".cache", "site", "dist"]
 nitpicky = True
 smartquotes = False  # texts are shown as they are written
 myst_heading_anchors = 4  # anchors as GitHub makes them, of titles down to this level
+highlight_language = "text"  # of blocks that name none: what commands print
 suppress_warnings = ["misc.highlighting_failure"]  # SQL with variables of psql is none of the highlighter's
 
 html_theme = "furo"
