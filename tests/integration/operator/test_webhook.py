@@ -233,13 +233,14 @@ def test_two_replicas_that_hear_the_same_at_once_write_once(pair: Pair, namespac
 # --- who may
 
 
-@pytest.mark.parametrize("given", [None, "", "wrong", f"{TOKEN}x", TOKEN[:-1], "\u00e9"], ids=repr)
-def test_without_the_token_nothing_is_heard(pair: Pair, docs: Read, namespace: str, given: str | None) -> None:
+def test_without_the_token_nothing_is_heard(pair: Pair, docs: Read, namespace: str) -> None:
     before, refused = docs()["metadata"]["resourceVersion"], pair.follower.count("unauthorized")
-    answer = post(pair.follower.port, make_payload(make_alert(ago(60), namespace=namespace)), token=given)
-    assert answer.status == 401
-    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
-    assert pair.follower.count("unauthorized") == refused + 1
+    wrong = (None, "", "wrong", f"{TOKEN}x", TOKEN[:-1], TOKEN.upper(), "\u00e9")
+    for given in wrong:
+        answer = post(pair.follower.port, make_payload(make_alert(ago(60), namespace=namespace)), token=given)
+        assert answer.status == 401, given
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert pair.follower.count("unauthorized") == refused + len(wrong)
     assert docs()["metadata"]["resourceVersion"] == before
 
 
@@ -335,7 +336,7 @@ def test_an_api_server_that_does_not_answer_is_not_waited_for(pair: Pair, docs: 
 
 def test_alertmanager_is_answered_at_once(pair: Pair, cluster: RunningCluster, namespace: str, tell: Tell) -> None:
     """Without the proxy. Posts set a wish of an index each, and then repeat it. Figures in the log; the bound is generous."""
-    indexes = [f"fast-{number}" for number in range(25)]
+    indexes = [f"fast-{number}" for number in range(15)]
     manifests = [make_manifest(name, namespace, replicas=1) for name in indexes]
     cluster.kubectl("apply", "-f", "-", text="\n---\n".join(json.dumps(manifest) for manifest in manifests))
     statuses = ("vidx", "-n", namespace, "-o", "jsonpath={.items[*].status.conditions[0].type}")
