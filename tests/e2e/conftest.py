@@ -12,7 +12,7 @@ from examples.wordnet.steps.world import World
 from tests.support import scenes
 from tests.support.cluster import node_cluster
 
-CLUSTER = "test-main"
+CLUSTER = f"test-main-{os.getpid()}"  # so that two runs on one machine don't end each other's
 
 
 @pytest.fixture(scope="session")

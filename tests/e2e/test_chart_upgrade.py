@@ -1,5 +1,6 @@
 """The chart's whole life on a node: from the first chart there was to today's, another indexer image, away, and back."""
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -17,7 +18,7 @@ from tests.support import scenes
 from tests.support.cluster import node_cluster
 from tests.support.helm import EARLIER_CHART
 
-CLUSTER = "test-chart"
+CLUSTER = f"test-chart-{os.getpid()}"
 SECOND = "second"
 SERVED = f"watchNamespaces={{{SEARCH}}}"
 NEXT_IMAGE = "localhost/vectorindex-indexer:next"
