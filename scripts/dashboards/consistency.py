@@ -33,6 +33,13 @@ def gained(metric: str, by: str) -> str:
     return f"sum by ({by}) (increase({metric}{{{POD}}}[$__rate_interval]))"
 
 
+def counted(metric: str, by: str, selector: str = POD) -> str:
+    """Return the same of a counter whose series come with their first event, which an increase alone would leave out."""
+    series = f"{metric}{{{selector}}}"
+    new = f"{series} unless {series} offset $__rate_interval"
+    return f"sum by ({by}) (\n  increase({series}[$__rate_interval]) > 0\n  or ({new})\n  or 0 * {series}\n)"
+
+
 def quantile(share: float, metric: str, by: str) -> str:
     """Return below which value that share of a histogram's observations was."""
     return f"histogram_quantile({share}, sum by ({by}, le) (rate({metric}_bucket{{{POD}}}[$__rate_interval])))"
@@ -65,6 +72,9 @@ DRIFT_KNOWN: Final = (
     f"unless on ({ON}) (time() - {_LAST} > {_STALENESS})"
 )
 """Rows that differ, of those replicas of which it is known."""
+
+DRIFT_BY_KIND: Final = f"sum by ({ON}, kind) ({DRIFT_KNOWN}) > 0\nor on ({ON}) 0 * sum by ({ON}) ({DRIFT_KNOWN})"
+"""The same with the kinds that occur, and 0 where none does."""
 
 CHECKED: Final = f"and on ({ON}) ({_LAST} > 0)"
 """For numbers that are 0 until the first check: they are not known before."""
@@ -217,7 +227,7 @@ DRIFTING: Final = (
         "Rows that differ, by kind",
         "Rows that differ from Postgres and are not repaired, by kind, of replicas whose state is known: a gap is unknown, not 0.",
         "locale",
-        Query(f"sum by ({ON}, kind) ({DRIFT_KNOWN})", f"{REPLICA} {{{{kind}}}}"),
+        Query(DRIFT_BY_KIND, f"{REPLICA} {{{{kind}}}}"),
         steps=True,
         stacked=True,
         nothing="Unknown",
@@ -236,7 +246,7 @@ DRIFTING: Final = (
         "Repairs",
         "Repairs that ended, by what was done, what set it off and how it ended, within the interval of the graph.",
         "none",
-        Query(gained("vectorindex_repairs_total", "action, trigger, result"), "{{action}} by {{trigger}}: {{result}}"),
+        Query(counted("vectorindex_repairs_total", "action, trigger, result"), "{{action}} by {{trigger}}: {{result}}"),
         steps=True,
         stacked=True,
         nothing="No repair yet",

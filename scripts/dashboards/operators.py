@@ -2,13 +2,13 @@
 
 from typing import Final
 
-from .consistency import CONDITION, RESOURCE, condition
+from .consistency import CONDITION, RESOURCE, condition, counted
 from .parts import GREEN, GREY, ORANGE, RED, YELLOW, Board, Query, Row, State, choice, graph, note, number, timeline
 
 POD: Final = 'namespace=~"$namespace", pod=~"$pod"'
 OWN: Final = 'pod=~"$pod"'
 """For what the operator says of a VectorIndex: there `namespace` is that of the VectorIndex."""
-EACH: Final = "{{namespace}}/{{pod}}"
+EACH: Final = "{{pod}}"
 _SECONDS: Final = "vectorindex_operator_reconcile_duration_seconds"
 _IS_OPERATOR: Final = f"and on (namespace, pod) vectorindex_operator_leading{{{POD}}}"
 
@@ -156,7 +156,7 @@ WORK: Final = (
         "Writes",
         "Successful writes, by kind of object, within the interval of the graph. None while nothing changes.",
         "none",
-        Query(f"{gained('vectorindex_operator_writes_total', 'kind')} > 0", "{{kind}}"),
+        Query(f"{counted('vectorindex_operator_writes_total', 'kind', POD)} > 0", "{{kind}}"),
         stacked=True,
         steps=True,
         nothing="No write",
@@ -219,7 +219,7 @@ BOARD: Final = Board(
     "Whether the operator acts, how fast, and what waits for it.",
     (
         choice("namespace", "Namespace of the operator", "label_values(vectorindex_operator_leading, namespace)"),
-        choice("pod", "Operator", 'label_values(vectorindex_operator_leading{namespace=~"$namespace"}, pod)'),
+        choice("pod", "Operator", 'label_values(vectorindex_operator_leading{namespace=~"$namespace"}, pod)', every=""),
     ),
     (Row("", (NOTE, *TOP)), Row("State", STATES), Row("Work", WORK), Row("Healing on alerts", HEALING), Row("Health", HEALTH)),
     'alertname=~"VectorIndex(Operator.+|ReconcileErrors|WatchesBlind|WaitingForImage)", namespace=~"$namespace"',

@@ -203,10 +203,18 @@ def address(alert: str) -> str:
 # --- the whole
 
 
-def choice(name: str, label: str, query: str) -> board.QueryVariable:
-    """Return a variable of which several values can be chosen, or all: the values of a label."""
+ANY: Final = ".+"
+
+
+def choice(name: str, label: str, query: str, every: str = ANY) -> board.QueryVariable:
+    """Return a variable of which several values can be chosen: the values of a label.
+
+    `every` is what all of them are in a query: anything, or with "" one after the other, where only these may be meant.
+    """
     variable = board.QueryVariable(name).label(label).datasource(SOURCE).multi(True).include_all(True)
     variable.query({"query": query, "refId": "StandardVariableQuery"}).sort(dashboard.VariableSort.ALPHABETICAL_ASC)
+    if every:
+        variable.all_value(every)
     variable.current(dashboard.VariableOption(selected=True, text=[ALL], value=["$__all"]))
     return variable.refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from .consistency import INDEX, INDEX_VARIABLES, POD, REPLICA, gained, of_replica, quantile
+from .consistency import INDEX, INDEX_VARIABLES, POD, REPLICA, counted, gained, of_replica, quantile
 from .parts import RED, YELLOW, Board, Query, Row, durations, graph, note, number
 
 KIND: Final = 'namespace=~"$namespace", pod=~"$pod"'
@@ -73,7 +73,7 @@ TOP: Final = (
         decimals=0,
     ),
     number(
-        "Slowest build",
+        "Build (p99)",
         "99 of 100 builds within the time shown were faster, as near as the buckets of the histogram tell.",
         "s",
         Query(f"histogram_quantile(0.99, sum by (le) (increase({_BUILD}_bucket{{{POD}}}[$__range]))) > 0", "p99"),
@@ -100,7 +100,7 @@ BUILDS: Final = (
         "Starts from disk",
         "Attempts to start from the saved index within the interval of the graph, by result: `loaded`, `absent`, or why it was refused.",
         "none",
-        Query(gained("vectorindex_saved_index_loads_total", "result"), "{{result}}"),
+        Query(counted("vectorindex_saved_index_loads_total", "result"), "{{result}}"),
         stacked=True,
         steps=True,
         nothing="No start yet",

@@ -36,7 +36,7 @@ TOP: Final = (
         runbook="VectorIndexSearchErrors",
     ),
     number(
-        "Slowest of 100",
+        "Duration (p99)",
         "99 of 100 searches are answered faster, of the index where it is slowest.",
         "s",
         Query(f"max({quantile(0.99, _SECONDS, 'namespace, index')} > 0)", "p99"),

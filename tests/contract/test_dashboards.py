@@ -235,9 +235,17 @@ def test_a_replica_is_shown_unknown_when_its_check_is_too_old_or_never_was(tmp_p
 def test_rows_that_differ_are_shown_only_of_replicas_of_which_they_are_known(tmp_path: Path) -> None:
     old = replica("docs-index-2", "drift", STALE, missing=7)
     series = PROVEN | DIFFERS | old | replica("docs-index-3", "unknown", missing=9)
-    known = {("docs-index-0", "missing"): 0, ("docs-index-0", "ghost"): 0, ("docs-index-1", "missing"): 3, ("docs-index-1", "ghost"): 2}
-    samples = {f'{{{REPLICA.format(pod=pod)},kind="{kind}"}}': float(rows) for (pod, kind), rows in known.items()}
+    differs = REPLICA.format(pod="docs-index-1")
+    samples = {f"{{{REPLICA.format(pod='docs-index-0')}}}": 0.0, f'{{{differs},kind="missing"}}': 3.0, f'{{{differs},kind="ghost"}}': 2.0}
     evaluate(tmp_path, series, MINUTE, {query_of(DASHBOARDS["consistency"], "Rows that differ, by kind"): samples})
+
+
+def test_the_first_event_of_a_counter_is_shown_too(tmp_path: Path) -> None:
+    query = query_of(DASHBOARDS["consistency"], "Repairs")
+    labels = 'action="patch",trigger="check",result="repaired"'
+    series = {f"vectorindex_repairs_total{{{REPLICA.format(pod='docs-index-0')},{labels}}}": f"_x{MINUTE - 3} 1x100"}
+    for minute, repairs in ((MINUTE, 1), (MINUTE + 20, 0)):
+        evaluate(tmp_path, series, minute, {query: {f"{{{labels}}}": repairs}})
 
 
 def test_a_condition_is_shown_as_it_is_and_not_at_all_without_an_operator(tmp_path: Path) -> None:
