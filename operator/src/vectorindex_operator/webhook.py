@@ -175,7 +175,7 @@ class _Receiver:
                 continue  # it changed since it was read: perhaps another replica was faster
             except NotFoundError:
                 return HealOutcome.UNMATCHED
-            log.info("an alert asked for a check: index=%s alert=%s since=%s", call.key, call.alert, call.since.isoformat())
+            log.info("an alert asked for a check: index=%s alert=%s since=%s", call.key, call.alert, heal.format_wish(call.since))
             self._tell(changed, call)
             return HealOutcome.ACCEPTED
         raise ConflictError(f"index {call.key} changed {TRIES} times meanwhile")

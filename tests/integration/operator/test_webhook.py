@@ -334,14 +334,17 @@ def test_an_api_server_that_does_not_answer_is_not_waited_for(pair: Pair, docs: 
 # --- how long it takes
 
 
-def test_alertmanager_is_answered_at_once(pair: Pair, cluster: RunningCluster, namespace: str, tell: Tell) -> None:
+def test_alertmanager_is_answered_at_once_until_the_budget_is_used_up(
+    pair: Pair, cluster: RunningCluster, namespace: str, tell: Tell
+) -> None:
     """Without the proxy. Posts set a wish of an index each, and then repeat it. Figures in the log; the bound is generous."""
     indexes = [f"fast-{number}" for number in range(15)]
-    manifests = [make_manifest(name, namespace, replicas=1) for name in indexes]
+    budget = {"VECTORINDEX_WEBHOOK_BUDGET_WISHES": str(len(indexes)), "VECTORINDEX_WEBHOOK_BUDGET_SECONDS": "86400"}
+    manifests = [make_manifest(name, namespace, replicas=1) for name in (*indexes, "fast-one-more")]
     cluster.kubectl("apply", "-f", "-", text="\n---\n".join(json.dumps(manifest) for manifest in manifests))
     statuses = ("vidx", "-n", namespace, "-o", "jsonpath={.items[*].status.conditions[0].type}")
-    wait_for("all have a status", lambda: len(cluster.kubectl("get", *statuses).split()) == len(indexes), 60)
-    receiver = pair.make("heal-direct", KUBECONFIG=str(pair.account))
+    wait_for("all have a status", lambda: len(cluster.kubectl("get", *statuses).split()) == len(manifests), 60)
+    receiver = pair.make("heal-direct", KUBECONFIG=str(pair.account), **budget)
     receiver.process.start()
     try:
         since = ago(60)
@@ -352,6 +355,7 @@ def test_alertmanager_is_answered_at_once(pair: Pair, cluster: RunningCluster, n
             cuts = statistics.quantiles(seconds, n=100, method="inclusive")
             log.info("%s: p50 %.1f ms, p99 %.1f ms", outcome, 1000 * cuts[49], 1000 * cuts[98])
             assert cuts[49] < 0.5
+        assert outcomes(tell(since, receiver, index="fast-one-more")) == {"throttled": 1}
     finally:
         receiver.process.end()
 
