@@ -22,7 +22,7 @@ BENCH_ARGS ?=
 COUNT ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down try env venv test test-unit test-slow break bench bench-fleet lint format crds manifests docs site requirements
+.PHONY: help demo down try env venv test test-unit test-slow break bench bench-fleet lint format crds manifests docs previews site requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/[$$][$$]/, "$$"); printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ docs: venv ## write the pages and dashboards that are made from the code
 	@$(BIN)/python -m tests.support.gitops
 	@$(BIN)/python scripts/values_page.py
 	@$(BIN)/python -m scripts.dashboards
+
+previews: venv ## draw the dashboards into docs/images, of the demo's cluster with a real Prometheus (a quarter of an hour)
+	@$(BIN)/python -m scripts.previews
 
 site: venv ## build the pages of docs/ as a site into site/, with every link checked
 	@$(BIN)/python -m sphinx -q -W --keep-going -c docs/site -d site/.doctrees -b html . site

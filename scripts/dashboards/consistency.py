@@ -180,7 +180,7 @@ STATES: Final = (
         CONDITION,
         *(Query(condition(kind), f"{RESOURCE} {kind}") for kind in ("Ready", "Consistent", "SourceAvailable")),
         span=12,
-        height=8,
+        height=11,
         nothing="No operator gives metrics",
         runbook="VectorIndexSourceUnavailable",
     ),
@@ -194,7 +194,7 @@ STATES: Final = (
             "{{alertname}} {{index}}",
         ),
         span=12,
-        height=8,
+        height=11,
         nothing="No alert",
     ),
 )
