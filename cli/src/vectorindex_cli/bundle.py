@@ -1,6 +1,8 @@
 """A support bundle: files in memory, without what looks like a credential, and how they are written as an archive or a folder."""
 
 import io
+import os
+import re
 import shutil
 import tarfile
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from vectorindex_cli.resource import VectorIndex
 from vectorindex_cli.version import VERSION
 
 _ARCHIVE: Final = ".tar.gz"
+_STRANGE: Final = re.compile(r"[^-\w.]")
 
 
 @dataclass
@@ -28,15 +31,20 @@ class Bundle:
 
     def add_text(self, path: str, text: str) -> None:
         """Add a text, without what looks like a credential."""
-        self.files[path] = redact_text(text).encode()
+        self.files[_tame(path)] = redact_text(text).encode(errors="replace")
 
     def add_object(self, path: str, document: Mapping[str, Any]) -> None:
         """Add a Kubernetes object, without what looks like a credential."""
-        self.files[path] = yaml.safe_dump(redact_object(document), sort_keys=False, allow_unicode=True).encode()
+        self.files[_tame(path)] = yaml.safe_dump(redact_object(document), sort_keys=False, allow_unicode=True).encode(errors="replace")
 
     def note(self, what: str, why: str) -> None:
         """Remember what is missing."""
         self.not_read.append((what, redact_text(why)))
+
+
+def _tame(path: str) -> str:
+    """Return the path so that it stays within the bundle, whatever an API server calls its objects."""
+    return "/".join(_STRANGE.sub("_", part) if part.strip(".") else "_" for part in path.split("/"))
 
 
 def describe(bundle: Bundle, index: VectorIndex, now: datetime) -> str:
@@ -70,8 +78,9 @@ def write(bundle: Bundle, path: Path) -> int:
     try:
         if path.name.endswith(_ARCHIVE):
             content = _pack(bundle, path.name.removesuffix(_ARCHIVE))
-            beside.touch(mode=0o600)
-            beside.write_bytes(content)
+            beside.unlink(missing_ok=True)
+            with open(beside, "xb", opener=_open_for_owner) as file:
+                file.write(content)
             size = len(content)
         else:
             size = _unfold(bundle, beside)
@@ -81,6 +90,10 @@ def write(bundle: Bundle, path: Path) -> int:
         beside.unlink(missing_ok=True)
         raise CliError(f"can't write {path}: {error.strerror}") from error
     return size
+
+
+def _open_for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _pack(bundle: Bundle, folder: str) -> bytes:

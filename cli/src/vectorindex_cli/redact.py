@@ -19,8 +19,6 @@ _SECRET_FLAG: Final = re.compile(rf"(?i)--?[-\w]*{_WORDS}")
 _PATTERNS: Final = (
     # a key in PEM
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), LEFT_OUT),
-    # scheme://user:password@host
-    (re.compile(r"(\b[a-zA-Z][\w+.-]*://[^\s:@/\"']*:)[^\s\"']*@"), rf"\1{LEFT_OUT}@"),
     # Authorization: Bearer ..., Basic ...
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), rf"\1 {LEFT_OUT}"),
     # password=..., "password": "...", PGPASSWORD='...'
@@ -31,15 +29,25 @@ _PATTERNS: Final = (
     # with password ...: a word with a digit, as "password authentication failed" is none
     (re.compile(r"(?i)\b((?:password|passphrase|secret|token)\s+)(?=[^\s\d]*\d)\S{8,}"), rf"\1{LEFT_OUT}"),
     # JSON Web Tokens
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), LEFT_OUT),
+    (re.compile(r"(?<![\w-])(?=[\w-]+\.[\w-]+\.)([\w-]*?)eyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), rf"\1{LEFT_OUT}"),
 )
+_ADDRESS: Final = re.compile(r"://[^\s\"']*")
+_LOGIN: Final = re.compile(r"://[^\s:@/\"']*:")
 
 
 def redact_text(text: str) -> str:
-    """Return the text without what looks like a credential."""
+    """Return the text without what looks like a credential, in time that grows with its length only: logs may hold anything."""
+    text = _ADDRESS.sub(_redact_login, text)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def _redact_login(address: re.Match[str]) -> str:
+    """Return scheme://user:password@host without the password, which may hold more of the same signs."""
+    text, end = address[0], address[0].rfind("@")
+    user = _LOGIN.search(text, 0, max(end, 0))
+    return f"{text[: user.end()]}{LEFT_OUT}{text[end:]}" if user else text
 
 
 def redact_object(document: Mapping[str, Any]) -> dict[str, Any]:

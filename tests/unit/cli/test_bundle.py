@@ -35,6 +35,29 @@ def test_a_folder_is_written_where_no_archive_is_named(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
 
 
+def test_what_objects_are_called_leads_nowhere_else(tmp_path: Path) -> None:
+    """The API server allows no such names; but who asks for help may have been led to another's server."""
+    one = Bundle()
+    for place, name in enumerate(("../../../etc", "/etc/passwd", "a/../../..", "a\\..\\b", "..", "\udc80")):
+        one.add_text(f"{place}/{name}", "x\n")
+        one.add_object(f"{place}-{name}.yaml", {"kind": "\udc80"})
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    bundle.write(one, inner / "docs")
+    assert list(tmp_path.iterdir()) == [inner]
+    assert list(inner.iterdir()) == [inner / "docs"]
+    assert not [part for name in one.files for part in name.split("/") if not part.strip(".")]
+
+
+def test_an_archive_does_not_go_through_a_link_that_lies_in_wait(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("dear to somebody")
+    (tmp_path / ".docs.tar.gz.partial").symlink_to(victim)
+    bundle.write(make(), tmp_path / "docs.tar.gz")
+    assert victim.read_text() == "dear to somebody"
+    assert (tmp_path / "docs.tar.gz").stat().st_mode & 0o077 == 0
+
+
 def test_the_contents_page_names_each_file_and_what_could_not_be_read() -> None:
     page = bundle.describe(make(), load("healthy"), read_at("healthy"))
     assert "pods/docs-index-0/indexer.log" in page
