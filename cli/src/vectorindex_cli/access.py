@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, cast
 
 import urllib3
+import yaml
 from kubernetes import config
-from kubernetes.client import ApiClient, ApiException, CoreV1Api, CustomObjectsApi
+from kubernetes.client import ApiClient, ApiException, Configuration, CoreV1Api, CustomObjectsApi
 
 from vectorindex_cli.errors import AccessError, CliError, ConflictError, UnreachableError
 from vectorindex_cli.names import API_GROUP, API_VERSION, PLURAL
@@ -82,17 +83,29 @@ class Indexes:
             ) from error
 
 
-def connect(kubeconfig: str | None, context: str | None, namespace: str | None) -> Indexes:
-    """Return the VectorIndexes of the namespace named, or of that of the context."""
-    try:
+def connect(kubeconfig: str | None, context: str | None, namespace: str | None, tries: int | None = None) -> Indexes:
+    """Return the VectorIndexes of the namespace named, or of that of the context; `tries` limits those of one request."""
+    with _reading_kubeconfig():
         contexts, current = config.list_kube_config_contexts(kubeconfig)  # type: ignore[no-untyped-call]
         chosen = current if context is None else next((one for one in contexts if one["name"] == context), None)
         if chosen is None:
             raise AccessError(f"the kubeconfig has no context {context}; it has: {', '.join(one['name'] for one in contexts)}")
-        client = config.new_client_from_config(kubeconfig, chosen["name"], persist_config=False)  # type: ignore[no-untyped-call]
+        configuration = Configuration()
+        config.load_kube_config(kubeconfig, chosen["name"], configuration, persist_config=False)  # type: ignore[no-untyped-call]
+        if tries is not None:
+            configuration.retries = tries - 1
+        return Indexes(ApiClient(configuration), namespace or chosen["context"].get("namespace") or "default")
+
+
+@contextlib.contextmanager
+def _reading_kubeconfig() -> Iterator[None]:
+    advice = "Name one with --kubeconfig or KUBECONFIG"
+    try:
+        yield
     except (config.ConfigException, OSError) as error:
-        raise AccessError(f"no usable kubeconfig: {str(error).rstrip('.')}. Name one with --kubeconfig or KUBECONFIG") from error
-    return Indexes(client, namespace or chosen["context"].get("namespace") or "default")
+        raise AccessError(f"no usable kubeconfig: {str(error).rstrip('.')}. {advice}") from error
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:  # what it holds is told to nobody
+        raise AccessError(f"no usable kubeconfig: it is not of the form that kubectl writes ({type(error).__name__}). {advice}") from error
 
 
 def look_up(kind: str, values: argparse.Namespace) -> list[str]:
@@ -100,7 +113,7 @@ def look_up(kind: str, values: argparse.Namespace) -> list[str]:
     kubeconfig, context, namespace, name = (getattr(values, one, None) for one in ("kubeconfig", "context", "namespace", "name"))
     if kind == "context":
         return _read_contexts(kubeconfig)
-    indexes = connect(kubeconfig, context, namespace)
+    indexes = connect(kubeconfig, context, namespace, tries=1)
     if kind in ("namespace", "operator_namespace"):
         return indexes.list_namespaces()
     if kind == "name":
@@ -112,11 +125,9 @@ def look_up(kind: str, values: argparse.Namespace) -> list[str]:
 
 
 def _read_contexts(kubeconfig: str | None) -> list[str]:
-    try:
+    with _reading_kubeconfig():
         contexts, _ = config.list_kube_config_contexts(kubeconfig)  # type: ignore[no-untyped-call]
-    except (config.ConfigException, OSError) as error:
-        raise AccessError("no usable kubeconfig") from error
-    return [str(one["name"]) for one in contexts]
+        return [str(one["name"]) for one in contexts]
 
 
 def _explain(error: ApiException, verb: str, name: str) -> CliError:
@@ -127,12 +138,12 @@ def _explain(error: ApiException, verb: str, name: str) -> CliError:
         return ConflictError(f"VectorIndex {name} changes again and again meanwhile: try again")
     if status == http.HTTPStatus.NOT_FOUND and not said:
         return AccessError(f"this cluster knows no VectorIndexes, so there is no {name}: install the chart, or choose another --context")
-    texts = {
+    texts: dict[int, str] = {
         http.HTTPStatus.UNAUTHORIZED: "the API server does not know who you are: log in again, or choose another --context",
         http.HTTPStatus.FORBIDDEN: f"you may not {verb} VectorIndex {name}: ask for the role `{_ROLES[verb]}` there ({said})",
         http.HTTPStatus.NOT_FOUND: f"there is no VectorIndex {name}: look for it with `kubectl get vidx --all-namespaces`",
     }
-    return AccessError(texts.get(http.HTTPStatus(status)) or f"the API server refuses to {verb} VectorIndex {name}: {status} {said}")
+    return AccessError(texts.get(status) or f"the API server refuses to {verb} VectorIndex {name}: {status} {said}")
 
 
 def _message_of(error: ApiException) -> str:

@@ -1,6 +1,7 @@
 """What may be typed: verbs, their arguments and options, and the texts of `--help`. Loads nothing that takes long."""
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from vectorindex_cli.version import VERSION
 MOST_SAMPLES: Final = 10
 """Ids of rows that the status holds of each kind and replica."""
 MOST_HITS: Final = 1000
+_MOST_SECONDS: Final = 7 * 86400
 
 _VERBS: Final = {
     "status": ("what state it is in", "Exit code: 0 consistent, 1 not consistent, 2 unknown or an error."),
@@ -81,7 +83,7 @@ def _add_options(name: str, verb: argparse.ArgumentParser) -> None:
             verb.add_argument("--limit", type=_parse_count(MOST_SAMPLES), default=MOST_SAMPLES, metavar="IDS", help=text)
         case "validate" | "rebuild":
             verb.add_argument("--wait", action="store_true", help="until each replica has; the exit code is then that of `status`")
-            verb.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="how long to wait at most (600)")
+            verb.add_argument("--timeout", type=_parse_seconds, default=600, metavar="SECONDS", help="how long to wait at most (600)")
         case "approve":
             verb.add_argument("plans", nargs="+", metavar="PLAN", help="ids of held plans, as `plan` shows them")
         case "search":
@@ -105,6 +107,13 @@ def _parse_count(most: int) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"expected a number from 1 to {most}, got {text!r}")
 
     return parse
+
+
+def _parse_seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= _MOST_SECONDS:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number of seconds from 0 to {_MOST_SECONDS}, got {text!r}")
 
 
 def _make_common() -> argparse.ArgumentParser:

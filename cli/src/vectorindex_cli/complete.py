@@ -7,14 +7,17 @@ import sys
 from collections.abc import Iterable
 
 from vectorindex_cli.arguments import make_parser
-from vectorindex_cli.completion import complete
+from vectorindex_cli.completion import Candidates, complete
 from vectorindex_cli.errors import CliError
 
 
 def main() -> int:
     """Print the candidates for the last word given. Whatever fails, the shell gets no word of it."""
     with contextlib.redirect_stderr(io.StringIO()):
-        text = complete(sys.argv[1:], make_parser(), _look).render()
+        try:
+            text = complete(sys.argv[1:], make_parser(), _look).render()
+        except Exception:  # a traceback would stand in the middle of what somebody types
+            text = Candidates(()).render()
     sys.stdout.write(f"{text}\n")
     return 0
 

@@ -18,7 +18,7 @@ def dump(document: Json, form: str) -> str:
     """Return the document in this form."""
     if form == "json":
         return json.dumps(document, indent=2)
-    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True)).rstrip()
+    return str(yaml.safe_dump(document, sort_keys=False)).rstrip()
 
 
 def build_name(index: VectorIndex) -> Json:

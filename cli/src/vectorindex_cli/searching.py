@@ -55,12 +55,15 @@ def parse_vector(content: bytes, name: str) -> list[float]:
 def _parse_json(content: bytes, name: str) -> list[float]:
     try:
         document = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{name} is neither JSON nor a NumPy file") from error
     vector = document.get("vector") if isinstance(document, dict) else document
     if not isinstance(vector, list) or not all(isinstance(number, int | float) and not isinstance(number, bool) for number in vector):
         raise UsageError(f"{name}: expected a list of numbers, such as [0.1, 0.2]")
-    return [float(number) for number in vector]
+    try:
+        return [float(number) for number in vector]
+    except OverflowError as error:
+        raise UsageError(f"{name} holds a number that is too large") from error
 
 
 def _parse_npy(content: bytes, name: str) -> list[float]:
@@ -69,12 +72,12 @@ def _parse_npy(content: bytes, name: str) -> list[float]:
         width = 2 if content[6] == 1 else 4
         start = 8 + width + int.from_bytes(content[8 : 8 + width], "little")
         header: dict[str, Any] = ast.literal_eval(content[8 + width : start].decode())
-        shape: tuple[int, ...] = header["shape"]
+        rows, longest = math.prod(header["shape"]), max(header["shape"], default=0)
         numbers = [number for (number,) in struct.iter_unpack(_TYPES[header["descr"]], content[start:])]
-    except (IndexError, KeyError, SyntaxError, TypeError, ValueError, struct.error) as error:
+    except (IndexError, KeyError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError, struct.error) as error:
         raise UsageError(f"{name}: expected a NumPy file of float32 or float64") from error
-    if math.prod(shape) != len(numbers) or max(shape, default=0) != len(numbers):
-        raise UsageError(f"{name}: expected one vector, got an array of shape {shape}")
+    if rows != len(numbers) or longest != len(numbers):
+        raise UsageError(f"{name}: expected one vector, got an array of shape {header['shape']}")
     return numbers
 
 

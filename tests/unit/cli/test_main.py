@@ -5,15 +5,21 @@ import io
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
+from kubernetes.client import ApiException
 
 from vectorindex_cli import __main__ as entry
+from vectorindex_cli import access
 from vectorindex_cli.arguments import make_parser
 from vectorindex_cli.commands import Command, Screen
+from vectorindex_cli.documents import FORMS, dump
 from vectorindex_cli.progress import Shown
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -38,6 +44,9 @@ def test_common_options_may_stand_on_both_sides_of_the_verb() -> None:
         ["search", "docs"],
         ["search", "docs", "--vector", "-", "-k", "ten"],
         ["completion", "tcsh"],
+        ["validate", "docs", "--wait", "--timeout", "nan"],
+        ["rebuild", "docs", "--wait", "--timeout", "inf"],
+        ["rebuild", "docs", "--wait", "--timeout", "-1"],
     ],
 )
 def test_what_can_not_be_understood_is_an_error_of_code_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,6 +62,55 @@ def test_a_kubeconfig_that_is_none_is_named_without_its_content(tmp_path: Path, 
     assert entry.main(["status", "docs", "--kubeconfig", str(kubeconfig)]) == 2
     told = capsys.readouterr().err
     assert (str(kubeconfig) in told, "hunter2" in told) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "content", ["clusters: [\nhunter2", "[hunter2]", "contexts: 7", "current-context: a\ncontexts: [{name: a}]", "\x00"]
+)
+def test_a_kubeconfig_of_another_form_is_no_verdict(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kubeconfig = tmp_path / "config"
+    kubeconfig.write_text(content)
+    assert entry.main(["status", "docs", "--kubeconfig", str(kubeconfig)]) == 2
+    told = capsys.readouterr().err
+    assert ("no usable kubeconfig" in told, "hunter2" in told) == (True, False)
+
+
+def test_a_defect_is_no_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Python's own exit code would be 1, which says that rows differ."""
+
+    def fail(*_: object) -> None:
+        raise LookupError("a defect")
+
+    monkeypatch.setattr(access, "connect", fail)
+    assert entry.main(["status", "docs"]) == 2
+    assert "LookupError: a defect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [0, 304, 404, 409, 429, 460, 499, 520])
+def test_any_status_of_an_answer_is_one_sentence(status: int) -> None:
+    assert "VectorIndex search/docs" in str(access._explain(ApiException(status=status), "get", "search/docs")) or status == 404
+
+
+def test_a_reader_that_goes_away_is_no_verdict() -> None:
+    command = f"{shlex.quote(sys.executable)} -m vectorindex_cli completion bash | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode in (0, 2), done.stderr) == (True, "")  # 0: it was faster than the reader
+
+
+def test_signs_that_a_terminal_does_not_know_are_shown_as_escapes() -> None:
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding="ascii")
+    entry._spell_what_can_not_be_shown(out)
+    print("größe-中", file=out, flush=True)
+    assert raw.getvalue() == b"gr\\xf6\\xdfe-\\u4e2d\n"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_documents_hold_ascii_only_and_so_pass_every_terminal(form: str) -> None:
+    told = dump({"id": "größe-中\u202e\x1b[2J"}, form)
+    assert told.isascii()
+    assert told.isprintable() or form == "json"
+    assert yaml.safe_load(told) == {"id": "größe-中\u202e\x1b[2J"}
 
 
 class Terminal(io.StringIO):
