@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -57,6 +58,10 @@ WRONG_VALUES = {
     "no value of a label": ("commonLabels.team=a b", "commonLabels/team"),
     "no quantity": ("resources.limits.memory=1 GB", "resources/limits/memory"),
     "a number for a text": ("commonLabels.tier=1", "commonLabels/tier"),
+    "a name too long for a Service": ("fullnameOverride=" + "v" * 56, "fullnameOverride"),
+    "a dot in the name of a Service": ("nameOverride=vector.index", "nameOverride"),
+    "no name of an object": ("serviceAccount.name=a..b", "serviceAccount/name"),
+    "no name of a Secret": ("imagePullSecrets[0].name=Registry", "imagePullSecrets/0/name"),
 }
 BETWEEN_FIELDS = {
     "clusterWide=true,watchNamespaces={search}": "clusterWide and watchNamespaces exclude each other",
@@ -124,3 +129,23 @@ def test_annotations_of_the_definition_do_not_take_away_that_it_is_kept() -> Non
     )
     assert definition["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
     assert definition["metadata"]["annotations"]["note"] == "a"
+
+
+def test_other_namespaces_may_scrape_once_the_label_there_is_by_default_is_taken_away() -> None:
+    settings = ("monitoring.namespaceSelector.kubernetes\\.io/metadata\\.name=null", "monitoring.namespaceSelector.team=watch")
+    manifests = render_chart(*settings)
+    (policy,) = by_kind(manifests, "NetworkPolicy")
+    assert policy["spec"]["ingress"][0]["from"][0] == {"namespaceSelector": {"matchLabels": {"team": "watch"}}}
+    (deployment,) = by_kind(manifests, "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert {"name": "VECTORINDEX_MONITORING_NAMESPACE_LABELS", "value": "team=watch"} in container["env"]
+
+
+def test_large_numbers_in_a_file_of_values_stay_whole_numbers(tmp_path: Path) -> None:
+    """Helm reads them as floating point, which it would show as 1e+06."""
+    (tmp_path / "values.yaml").write_text("webhook: {enabled: true, auth: {existingSecret: a}, budget: {wishes: 1000000}}")
+    result = helm("template", "vectorindex", str(CHART), "--values", str(tmp_path / "values.yaml"))
+    assert result.returncode == 0, result.stderr
+    (deployment,) = by_kind([one for one in yaml.safe_load_all(result.stdout) if one], "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert {"name": "VECTORINDEX_WEBHOOK_BUDGET_WISHES", "value": "1000000"} in container["env"]

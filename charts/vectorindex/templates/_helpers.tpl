@@ -2,14 +2,10 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
+{{- /* With the longest ending, `-metrics` or `-webhook`, it is the name of a Service: 63 characters at most. */}}
 {{- define "vectorindex.fullname" -}}
-{{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
-{{- else if contains (include "vectorindex.name" .) .Release.Name }}
-{{- .Release.Name | trunc 63 | trimSuffix "-" }}
-{{- else }}
-{{- printf "%s-%s" .Release.Name (include "vectorindex.name" .) | trunc 63 | trimSuffix "-" }}
-{{- end }}
+{{- $both := ternary .Release.Name (printf "%s-%s" .Release.Name (include "vectorindex.name" .)) (contains (include "vectorindex.name" .) .Release.Name) }}
+{{- default $both .Values.fullnameOverride | trunc 55 | trimSuffix "-" }}
 {{- end }}
 
 {{- define "vectorindex.selectorLabels" -}}
@@ -24,14 +20,21 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: test
 {{- end }}
 
-{{- define "vectorindex.labels" -}}
+{{- define "vectorindex.ownLabels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ include "vectorindex.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: vectorindex
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{- end }}
+
+{{- define "vectorindex.labels" -}}
+{{- $own := include "vectorindex.ownLabels" . }}
+{{- $own }}
+{{- range $key, $value := .Values.commonLabels }}
+{{- if not (hasKey (fromYaml $own) $key) }}
+{{ toYaml (dict $key $value) }}
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -22,6 +22,35 @@ EVERY_KIND = (
 DEPLOY = ROOT / "deploy"
 MONITORING_DEFINITIONS = ROOT / "tests" / "support" / "crds" / "prometheus-operator.yaml"
 MONITORING_KINDS = ("podmonitors", "servicemonitors", "prometheusrules")
+TOGETHER = {
+    "the longest name of all objects": (
+        "vectorindex",
+        "fullnameOverride=" + "v" * 55,
+        "webhook.enabled=true,webhook.auth.existingSecret=a",
+    ),
+    "the longest name of a release": ("r" * 53, "webhook.enabled=true,webhook.auth.existingSecret=a", "test.index=" + "i" * 46),
+    "labels that the chart has itself": (
+        "vectorindex",
+        "commonLabels.app\\.kubernetes\\.io/name=mine",
+        "commonLabels.app\\.kubernetes\\.io/component=mine",
+        "podLabels.app\\.kubernetes\\.io/instance=mine",
+    ),
+    "all that can be switched on, for all namespaces": (
+        "vectorindex",
+        "clusterWide=true",
+        "webhook.enabled=true,webhook.auth.existingSecret=a,webhook.tls.existingSecret=b,webhook.namespaceSelector.a=b",
+        "monitoring.serviceMonitor.enabled=true,monitoring.prometheusRule.enabled=true,monitoring.dashboards.enabled=true",
+        "networkPolicy.apiServerCIDRs={10.0.0.0/8}",
+        "test.index=docs",
+    ),
+    "roles, account and definition of others, for two namespaces": (
+        "vectorindex",
+        "rbac.create=false,serviceAccount.create=false,crds.enabled=false",
+        "watchNamespaces={search,default}",
+        "webhook.enabled=true,webhook.auth.existingSecret=a",
+        "monitoring.podMonitor.enabled=true,monitoring.podMonitor.namespace=default",
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +181,12 @@ def test_the_prometheus_operators_own_definitions_accept_every_field(monitored: 
     (monitor, *_) = (one for one in made if one["kind"].lower() == kind.lower())
     wrong = json.dumps(monitor | {"spec": monitor["spec"] | {"podMetricEndpoints": []}})
     assert "podMetricEndpoints" in monitored.try_kubectl(*strict, text=wrong).stderr  # else anything would be accepted
+
+
+@pytest.mark.parametrize("settings", TOGETHER.values(), ids=TOGETHER.keys())
+def test_an_api_server_accepts_what_values_make_together(monitored: RunningCluster, settings: tuple[str, ...]) -> None:
+    """Unlike a schema, it knows how long names may be, and that selectors must find their pods."""
+    release, *values = settings
+    made = render_chart(*values, release=release, namespace="search", tests=True)
+    text = "\n---\n".join(json.dumps(one) for one in made)
+    monitored.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "--filename=-", text=text)
