@@ -1,4 +1,4 @@
-"""The port to which Alertmanager posts: who may, how much at once, and the one write that needs no Lease. What it means, `heal` decides.
+"""The port to which Alertmanager posts: who may, how much at once, and a write that needs no Lease. What it means, `heal` decides.
 
 The wish is set before the answer: whoever is told 2xx knows that it is stored, and there is no queue to lose. What could not be stored is
 answered 503, which Alertmanager repeats by itself within seconds; after a 2xx it would do so at its `repeat_interval` only.
@@ -53,7 +53,7 @@ def serve(settings: Webhook, host: str, namespaces: tuple[str, ...]) -> Abstract
     @asynccontextmanager
     async def answering() -> AsyncIterator[None]:
         fence = Fence()
-        fence.open_for_ever()  # any replica may be asked. Its only write is guarded by the version of what it changes.
+        fence.open_for_ever()  # any replica may be asked: a wish is guarded by the version of what it changes, and an event by its name
         async with Cluster(fence) as cluster:
             receiver = _Receiver(settings, namespaces, cluster)
             receiver.read_token()
