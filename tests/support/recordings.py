@@ -16,7 +16,7 @@ def make_recording() -> Recording:
     """Return an answer to every query: series that have what the legend names, and a hole."""
     ranges, instants = {}, {}
     for board in BOARDS:
-        for panel in find_panels(load(board)):  # type: ignore[arg-type]
+        for panel in find_panels(load(board)):
             for target in panel.get("targets", ()):
                 query = fill_in(target["expr"], SPAN)
                 names = re.findall(r"{{(\w+)}}", target["legendFormat"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cluster import tools
 from tests.support.cluster import RunningCluster, control_plane
 from tests.support.helm import CHART, EARLIER_CHART, ROOT, Manifest, render_chart
 from tests.support.operator_process import SYSTEM, wait_for
@@ -20,8 +21,6 @@ EVERY_KIND = (
     "customresourcedefinitions"
 )
 DEPLOY = ROOT / "deploy"
-MONITORING_DEFINITIONS = ROOT / "tests" / "support" / "crds" / "prometheus-operator.yaml"
-MONITORING_KINDS = ("podmonitors", "servicemonitors", "prometheusrules")
 TOGETHER = {
     "the longest name of all objects": (
         "vectorindex",
@@ -163,8 +162,9 @@ def test_plain_manifests_are_accepted_and_their_overlay_names_other_images(empty
 @pytest.fixture(scope="module")
 def monitored(empty: RunningCluster) -> RunningCluster:
     """The same with the definitions of the Prometheus operator."""
-    empty.kubectl("apply", "--server-side", "--filename", MONITORING_DEFINITIONS)
-    for kind in MONITORING_KINDS:
+    for file in tools.fetch_monitoring_definitions():
+        empty.kubectl("apply", "--server-side", "--filename", file)
+    for kind in tools.MONITORING_KINDS:
         wait_for(f"{kind} are served", lambda kind=kind: empty.try_kubectl("get", kind).returncode == 0)  # type: ignore[misc]
     return empty
 
