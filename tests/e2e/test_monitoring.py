@@ -25,7 +25,8 @@ def watched(scene: World) -> Iterator[World]:
 
 def test_every_pod_is_a_target_with_the_labels_that_the_rules_expect(watched: World) -> None:
     expected = {(SEARCH, f"{INDEX}-index-{number}") for number in range(2)}
-    pods = watched.kubernetes.items("pods", f"--namespace={SYSTEM}", "--selector=app.kubernetes.io/name=vectorindex")
+    selector = "--selector=app.kubernetes.io/name=vectorindex,app.kubernetes.io/component=operator"
+    pods = watched.kubernetes.items("pods", f"--namespace={SYSTEM}", selector, "--field-selector=status.phase=Running")
     expected |= {(SYSTEM, pod["metadata"]["name"]) for pod in pods}
     assert len(expected) == 4
 
