@@ -27,7 +27,7 @@ helm install vectorindex charts/vectorindex --namespace search --create-namespac
 helm test vectorindex --namespace search --logs
 ```
 
-Needs Kubernetes {kubernetes}, and Helm 3.14 or newer. [Install, upgrade, remove](../../docs/install.md) tells where
+Needs Kubernetes {kubernetes}, and Helm 3.17 or newer. [Install, upgrade, remove](../../docs/install.md) tells where
 images come from, how to serve several namespaces or all of them, and what stays after `helm uninstall`.
 
 ## Values
