@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(
     os.environ.get("CLUSTER") == "external", reason="puts its own Prometheus into the cluster, and damages memory"
 )
 
-AUTOMATIC = "healauto"
+PLANNED, AUTOMATIC = "healplan", "healauto"
 WISH: Final = "vectorindex.dev/validate-requested-at"
 SECRET: Final = "vectorindex-webhook"
 SELDOM: Final = {"periodSeconds": 3600, "maxStalenessSeconds": 7200, "maxSourceDutyPercent": 50}
@@ -128,6 +128,58 @@ def find_alert(scene: World, alert: str, index: str) -> Callable[[], Manifest | 
 def wish_of(scene: World, index: str) -> str:
     found = scene.kubernetes.get("vidx", index, f"--namespace={SEARCH}")
     return str(found["metadata"].get("annotations", {}).get(WISH, ""))
+
+
+def heard(scene: World, outcome: str) -> float:
+    """Return how many alerts all operators together counted so."""
+    found = monitoring.query(scene, f'sum(vectorindex_operator_heal_requests_total{{outcome="{outcome}"}})')
+    return sum(value for _, value in found)
+
+
+def checks(scene: World, index: str) -> dict[str, float]:
+    """Return how many checks each replica has made."""
+    return {pod: members.metrics(scene, pod).value("vectorindex_checks_total", layer="L0") for pod in members.names(scene, index)}
+
+
+def see_nothing_twice(scene: World, index: str, wish: str) -> None:
+    """Let Alertmanager tell the alert again, twice at least, and see that nothing comes of it."""
+    before, made = heard(scene, "repeated"), checks(scene, index)
+    wait_until("the alert to be told again", lambda: heard(scene, "repeated") >= before + 2, 60)
+    assert wish_of(scene, index) == wish
+    assert checks(scene, index) == made
+
+
+def test_drift_that_waits_for_approval_is_looked_at_again_and_its_alert_ends_with_the_repair(healing: World) -> None:
+    scene = healing
+    scenes.make_table(scene, PLANNED)
+    scenes.serve(scene, scenes.small_index(PLANNED, consistency=SELDOM, healing={"mode": "Plan"}))
+    try:
+        wait_for_targets(scene, PLANNED)
+        before = checks(scene, PLANNED)
+        damaged = story.damage_saved_index(scene, f"{PLANNED}-index-1", "index-only")
+        told = Story(scene, PLANNED, damaged.started)
+        alert = told.see("firing", find_alert(scene, "VectorIndexDriftNotRepaired", PLANNED))
+        assert alert["labels"]["pod"] == f"{PLANNED}-index-1"
+        wish = told.see("wish", lambda: wish_of(scene, PLANNED))
+        waited = (datetime.fromisoformat(wish) - datetime.fromisoformat(alert["activeAt"])).total_seconds()
+        assert WAIT - 0.1 <= waited < WAIT + 30, f"expected the moment since when the alert fires, and not {waited} s after it was noticed"
+        told.see("checked again", lambda: scenes.status_of(scene, PLANNED).get("validateRequestedAt") == wish)
+        assert checks(scene, PLANNED)[f"{PLANNED}-index-0"] > before[f"{PLANNED}-index-0"]  # nothing happened to it
+        (event,) = [one for one in scenes.events_of(scene, scenes.uid_of(scene, f"vidx/{PLANNED}")) if one["reason"] == "ValidateRequested"]
+        assert "VectorIndexDriftNotRepaired" in event["message"]
+        see_nothing_twice(scene, PLANNED, wish)
+
+        (plan,) = told.see("plan", lambda: scenes.status_of(scene, PLANNED).get("heldPlans"))
+        approve = f"vectorindex.dev/approve-plan={plan['id']}"
+        scene.kubernetes.kubectl("annotate", "vidx", PLANNED, f"--namespace={SEARCH}", approve)
+        told.see("approved", lambda: True)
+        world.wait_for_condition(scene, PLANNED, "Consistent", 60)
+        told.see("repaired", lambda: not members.status(scene, f"{PLANNED}-index-1")["heldPlan"])
+        told.see("resolved", lambda: find_alert(scene, "VectorIndexDriftNotRepaired", PLANNED)() is None)
+        log.info("%s", told.show())
+        log.info("%s", describe_answers(scene))
+    finally:
+        world.delete_index(scene, PLANNED)
 
 
 def test_what_one_replica_found_makes_the_others_look_and_repair_what_nobody_knew_of(healing: World) -> None:
