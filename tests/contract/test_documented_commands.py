@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from tests.support.helm import CHART, helm
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("docs", "docs/runbooks", "examples/wordnet", "examples/wordnet/data", "cluster", "charts/vectorindex", ".")
 PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
@@ -58,3 +60,17 @@ def test_files_of_the_repository_that_commands_name_are_there() -> None:
     for page in PAGES:
         for name in re.findall(r"(?<![\w/.-])((?:gitops|crds|examples|charts|tests|indexer|operator|cli)/[\w/.-]+)", read_commands(page)):
             assert (ROOT / name.rstrip(".")).exists(), f"{page.name}: {name}"
+
+
+def test_values_that_are_shown_are_accepted_by_the_chart(tmp_path: Path) -> None:
+    file, seen = tmp_path / "values.yaml", 0
+    for page in PAGES:
+        for block in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            shown = yaml.safe_load(block) if block.partition(":")[0] in VALUES else None
+            if not isinstance(shown, dict):
+                continue
+            seen += 1
+            file.write_text(block)
+            result = helm("template", "vectorindex", str(CHART), "--values", str(file))
+            assert result.returncode == 0, f"{page.name}: {result.stderr}"
+    assert seen >= 2

@@ -1,6 +1,7 @@
 """What a real API server makes of the definition: explains it, fills in defaults, refuses what is wrong and names the field."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from tests.support.cluster import RunningCluster
+from tests.support.helm import CHART, helm
 from tests.support.manifests import GOOD, WRONG, source
 from tests.support.vector_index import make_manifest, merge
 from vectorindex_operator.api import Json
@@ -47,6 +49,15 @@ def test_a_good_manifest_is_accepted(cluster: RunningCluster, namespace: str, sp
 @pytest.mark.parametrize("file", sorted((ROOT / "crds" / "examples").glob("*.yaml")), ids=lambda file: file.stem)
 def test_an_example_is_accepted(cluster: RunningCluster, namespace: str, file: Path) -> None:
     cluster.kubectl("create", "--dry-run=server", "--validate=strict", "-n", namespace, "-f", file)
+
+
+def test_the_index_that_the_readme_shows_and_that_of_the_charts_notes_are_accepted(cluster: RunningCluster) -> None:
+    (readme,) = re.findall(r"```yaml\n(apiVersion: vectorindex.dev/.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    notes = helm("install", "vectorindex", str(CHART), "--dry-run=client", "--namespace=default").stdout
+    for text in (readme, notes.partition("<<'EOF'\n")[2].partition("  EOF")[0]):
+        index = yaml.safe_load(text)
+        index["metadata"]["namespace"] = "default"
+        cluster.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", text=json.dumps(index))
 
 
 @pytest.fixture(scope="module")
