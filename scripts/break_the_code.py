@@ -547,6 +547,22 @@ BREAKS = (
         OPERATOR,
     ),
     Break(
+        "a wish that could not be stored takes nothing from the budget",
+        "webhook.py",
+        "            if paid and not stored:",
+        "            if False:",
+        (WEBHOOK_TESTS, "takes_nothing_from"),
+        OPERATOR,
+    ),
+    Break(
+        "a renewed certificate without its key leaves the former in use",
+        "webhook.py",
+        "            _load_tls(folder)  # apart",
+        "            pass  # apart",
+        (WEBHOOK_TESTS, "tls_is_spoken"),
+        OPERATOR,
+    ),
+    Break(
         "a wish is written only to what is still as it was read",
         "cluster.py",
         '        body = {"metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"], "annotations": {name: value}}}',

@@ -184,3 +184,7 @@ class Budget:
             return False
         self._left -= 1
         return True
+
+    def give_back(self) -> None:
+        """Put back one that was not used."""
+        self._left = min(self._most, self._left + 1)

@@ -1,12 +1,13 @@
 """The operator's own HTTP port: /livez, /readyz and /metrics, answered from a thread of its own; what they tell others decide."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
@@ -48,6 +49,17 @@ def beside(name: str, answering: Callable[[], AbstractAsyncContextManager[None]]
         thread.join(2)
 
 
+def make_log() -> logging.Logger:
+    """Return where HTTP servers tell of their errors; what is no HTTP is answered 400, and needs no traceback for each that sends it."""
+    log = logging.getLogger(f"{__name__}.http")
+    log.addFilter(_is_ours)
+    return log
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], http_exceptions.HttpProcessingError))
+
+
 @asynccontextmanager
 async def _serve(host: str, port: int, find_hang: Find, find_unready: Find) -> AsyncIterator[None]:
     async def answer_metrics(request: web.Request) -> web.Response:
@@ -68,7 +80,7 @@ async def _serve(host: str, port: int, find_hang: Find, find_unready: Find) -> A
     application.router.add_get(names.LIVEZ_PATH, answer_livez)
     application.router.add_get(names.READYZ_PATH, answer_readyz)
     application.router.add_get(names.METRICS_PATH, answer_metrics)
-    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1)
+    runner = web.AppRunner(application, access_log=None, logger=make_log(), handle_signals=False, shutdown_timeout=1)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, reuse_address=True).start()

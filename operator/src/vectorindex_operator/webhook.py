@@ -159,25 +159,30 @@ class _Receiver:
         return outcomes
 
     async def _follow(self, call: Call) -> HealOutcome:
-        paid = False
-        for _ in range(TRIES):
-            live = await self._cluster.read(names.KIND, *call.key)
-            outcome = heal.decide(call, heal.parse_standing(live) if live else None, self._rules, datetime.now(UTC))
-            if live is None or outcome is not HealOutcome.ACCEPTED:
-                return outcome
-            if not paid and not self._budget.take(time.monotonic()):
-                log.warning("no more wishes for now: index=%s alert=%s", call.key, call.alert)
-                return HealOutcome.THROTTLED
-            paid = True
-            try:
-                changed = await self._cluster.wish(live, names.VALIDATE_REQUESTED_AT, heal.format_wish(call.since))
-            except ConflictError:
-                continue  # it changed since it was read: perhaps another replica was faster
-            except NotFoundError:
-                return HealOutcome.UNMATCHED
-            log.info("an alert asked for a check: index=%s alert=%s since=%s", call.key, call.alert, heal.format_wish(call.since))
-            self._tell(changed, call)
-            return HealOutcome.ACCEPTED
+        paid = stored = False
+        try:
+            for _ in range(TRIES):
+                live = await self._cluster.read(names.KIND, *call.key)
+                outcome = heal.decide(call, heal.parse_standing(live) if live else None, self._rules, datetime.now(UTC))
+                if live is None or outcome is not HealOutcome.ACCEPTED:
+                    return outcome
+                paid = paid or self._budget.take(time.monotonic())
+                if not paid:
+                    log.warning("no more wishes for now: index=%s alert=%s", call.key, call.alert)
+                    return HealOutcome.THROTTLED
+                try:
+                    changed = await self._cluster.wish(live, names.VALIDATE_REQUESTED_AT, heal.format_wish(call.since))
+                except ConflictError:
+                    continue  # it changed since it was read: perhaps another replica was faster
+                except NotFoundError:
+                    return HealOutcome.UNMATCHED
+                stored = True
+                log.info("an alert asked for a check: index=%s alert=%s since=%s", call.key, call.alert, heal.format_wish(call.since))
+                self._tell(changed, call)
+                return HealOutcome.ACCEPTED
+        finally:
+            if paid and not stored:  # or an API server that refuses for a while would use up what is meant for later
+                self._budget.give_back()
         raise ConflictError(f"index {call.key} changed {TRIES} times meanwhile")
 
     def _tell(self, live: api.Json, call: Call) -> None:
@@ -201,6 +206,7 @@ async def _listen(receiver: _Receiver, host: str, port: int, tls: ssl.SSLContext
     runner = web.AppRunner(
         application,
         access_log=None,
+        logger=server.make_log(),
         handle_signals=False,
         shutdown_timeout=1,
         auto_decompress=False,  # Alertmanager compresses nothing, and a small body can't become a large one
@@ -259,11 +265,7 @@ async def _renewing(context: ssl.SSLContext | None, folder: Path | None) -> Asyn
     async def renew() -> None:
         known = b""
         while context is not None and folder is not None:
-            with contextlib.suppress(OSError):  # of a pair of which only one is new yet, at the next look
-                files = b"".join((folder / name).read_bytes() for name in ("tls.crt", "tls.key"))
-                if files != known:
-                    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
-                    known = files
+            known = _renew(context, folder, known)
             await asyncio.sleep(TLS_CHECK.total_seconds())
 
     task = asyncio.create_task(renew())
@@ -271,3 +273,18 @@ async def _renewing(context: ssl.SSLContext | None, folder: Path | None) -> Asyn
         yield
     finally:
         task.cancel()
+
+
+def _renew(context: ssl.SSLContext, folder: Path, known: bytes) -> bytes:
+    """Take up the certificate in the folder unless it is known already, and return it; one that can't be used leaves the former."""
+    try:
+        files = b"".join((folder / name).read_bytes() for name in ("tls.crt", "tls.key"))
+    except OSError:  # while it is replaced
+        return known
+    if files != known:
+        try:
+            _load_tls(folder)  # apart: a certificate that doesn't fit its key would leave the context without either
+            context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        except (OSError, SettingsError) as error:
+            log.warning("a renewed certificate is not taken up: cause=%s", error)
+    return files

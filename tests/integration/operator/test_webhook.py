@@ -2,6 +2,7 @@
 
 import functools
 import http.client
+import itertools
 import json
 import logging
 import socket
@@ -284,6 +285,20 @@ def test_bodies_that_are_no_payload_are_refused_and_the_port_goes_on(pair: Pair)
     assert outcomes(post(receiver.port, make_payload())) == {}
 
 
+def test_what_is_no_http_is_refused_and_fills_no_log(pair: Pair) -> None:
+    receiver = pair.follower
+    before = len(receiver.process.log.read_text())
+    ports = (receiver.port, receiver.process.port)
+    for port, noise in itertools.product(
+        ports, (b"\x16\x03\x01\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nA: " + b"b" * 20_000)
+    ):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as stranger:
+            stranger.sendall(noise)
+            assert b" 400 " in stranger.recv(1000)
+    assert outcomes(post(receiver.port, make_payload())) == {}
+    assert "Error handling request" not in receiver.process.log.read_text()[before:]
+
+
 def test_a_body_that_never_ends_is_not_waited_for(pair: Pair) -> None:
     receiver = pair.follower
     head = f"POST /webhooks/alertmanager HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 1000\r\n\r\n{{"
@@ -312,6 +327,24 @@ def test_what_can_not_be_stored_is_answered_so_that_it_is_repeated(pair: Pair, d
         assert (answer.status, answer.outcomes) == (503, {"failed": 1})
     assert outcomes(tell(since)) == {"accepted": 1}
     assert wish_of(docs()) == since
+
+
+def test_what_was_not_stored_takes_nothing_from_the_budget(pair: Pair, docs: Read, tell: Tell) -> None:
+    """Else an API server that refuses for a while would leave all alerts that come after it throttled, which is not repeated soon."""
+    del docs
+    receiver = pair.make("heal-poor", VECTORINDEX_WEBHOOK_BUDGET_WISHES="1", VECTORINDEX_WEBHOOK_BUDGET_SECONDS="86400")
+    receiver.process.start()
+    since = ago(60)
+
+    def away(call: Call) -> Reply | None:
+        return refuse(503, "ServiceUnavailable") if call.right == ("vectorindex.dev", "vectorindexes", "patch") else None
+
+    try:
+        with pair.proxy.fault(answer=away):
+            assert [tell(since, receiver).outcomes for _ in range(3)] == [{"failed": 1}] * 3
+        assert outcomes(tell(since, receiver)) == {"accepted": 1}
+    finally:
+        receiver.process.end()
 
 
 def test_an_api_server_that_does_not_answer_is_not_waited_for(pair: Pair, docs: Read, tell: Tell) -> None:
@@ -387,6 +420,9 @@ def test_tls_is_spoken_with_the_certificate_that_the_secret_holds_now(pair: Pair
         assert "first" in shown()
         put("second")
         wait_for("the renewed certificate is taken up", lambda: "second" in shown(), 40)
+        replace_file(folder / "tls.crt", authority.issue("third", alternative="IP:127.0.0.1").certificate.read_text())
+        wait_for("one without its key is looked at", lambda: "is not taken up" in receiver.process.log.read_text(), 40)
+        assert "second" in shown()
         with socket.create_connection(("127.0.0.1", receiver.port), timeout=10) as plain:
             plain.sendall(b"POST /webhooks/alertmanager HTTP/1.1\r\nHost: x\r\n\r\n")
             assert not plain.recv(1000).startswith(b"HTTP")
