@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import logging
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -20,12 +22,19 @@ from vectorindex_operator.errors import ClusterError, ConflictError, LeadershipL
 from vectorindex_operator.fence import Fence
 from vectorindex_operator.metrics import API_REQUESTS, LEASE_REQUESTS
 
+log = logging.getLogger(__name__)
+
 TIMEOUT: Final = timedelta(seconds=30)
 TRIES: Final = 3
 PATIENCE: Final = timedelta(seconds=20)
 MAX_PAUSE: Final = timedelta(minutes=5)
 PAGE: Final = 500
 MAX_ERROR: Final = 300
+MOST_UNDECLARED: Final = 10
+"""Fields of the status that are left out, one answer after the other, where the definition is older than this operator."""
+
+_UNDECLARED: Final = re.compile(r"\.status(\.\S+): field not declared in schema")
+_ELEMENT: Final = re.compile(r"\[[^]]*\]")
 
 _KINDS: Final = {
     "Event": ("v1", "events"),
@@ -48,6 +57,7 @@ class Cluster:
         self._component = component
         self._client: client.ApiClient | None = None
         self._pause = _Pause()
+        self._untold: set[str] = set()
 
     async def __aenter__(self) -> Self:
         settings = client.Configuration()
@@ -134,7 +144,27 @@ class Cluster:
         return await self._request("PATCH", path, {"fieldManager": names.WEBHOOK_MANAGER}, body, _MERGE)
 
     async def apply_status(self, index: VectorIndex, status: Status) -> Json:
-        """Write the whole status and return the resource; raise ConflictError unless it is still as in `index`."""
+        """Write the whole status and return the resource; raise ConflictError unless it is still as in `index`.
+
+        A definition older than this operator declares less than it has to tell, and server-side apply then refuses all of it: what is not
+        declared is left out, as the rest has to be told.
+        """
+        told = api.render(status)
+        for _ in range(MOST_UNDECLARED):
+            try:
+                return await self._apply_status(index, told)
+            except ClusterError as error:
+                undeclared = {_ELEMENT.sub("", path) for path in _UNDECLARED.findall(str(error))}
+                if not undeclared:
+                    raise
+            for path in undeclared:
+                if path not in self._untold:
+                    log.error("the definition is older than this operator, apply the one of its release: field=status%s", path)
+                    self._untold.add(path)
+                _drop(told, path.removeprefix(".").split("."))
+        return await self._apply_status(index, told)
+
+    async def _apply_status(self, index: VectorIndex, status: Json) -> Json:
         body = {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
@@ -144,7 +174,7 @@ class Cluster:
                 "uid": index.uid,
                 "resourceVersion": index.resource_version,
             },
-            "status": api.render(status),
+            "status": status,
         }
         path = f"{_path(names.KIND, *index.key)}/status"
         return await self._request("PATCH", path, {"fieldManager": names.STATUS_MANAGER, "force": "true"}, body, _APPLY)
@@ -275,6 +305,17 @@ def _path(kind: str, namespace: str, name: str = "") -> str:
     prefix = f"/apis/{version}" if "/" in version else f"/api/{version}"
     path = f"{prefix}/namespaces/{quote(namespace, safe='')}/{plural}" if namespace else f"{prefix}/{plural}"
     return f"{path}/{quote(name, safe='')}" if name else path
+
+
+def _drop(value: Any, path: list[str]) -> None:
+    """Take a field out of an object, in each element of lists on the way."""
+    if isinstance(value, list):
+        for one in value:
+            _drop(one, path)
+    elif isinstance(value, dict) and len(path) == 1:
+        value.pop(path[0], None)
+    elif isinstance(value, dict):
+        _drop(value.get(path[0]), path[1:])
 
 
 def _find_creation(live: Json) -> int | None:
