@@ -105,7 +105,8 @@ def describe_type(document: Schema, part: Schema) -> str:
     if part["type"] == "array":
         items = _resolve(document, part["items"])
         return f"list of {items['type']}s" if items["type"] in ("string", "integer") else "list"
-    return {"object": "map"}.get(part["type"], str(part["type"]))
+    kind = part["type"] if isinstance(part["type"], str) else part["type"][0]  # any other is for those who can't write the first one
+    return {"object": "map"}.get(kind, str(kind))
 
 
 def describe_default(value: Any) -> str:

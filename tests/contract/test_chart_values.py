@@ -50,6 +50,7 @@ WRONG_VALUES = {
     "no range of addresses": ("networkPolicy.apiServerCIDRs={10.0.0.1}", "networkPolicy/apiServerCIDRs/0"),
     "no duration": ("monitoring.podMonitor.interval=often", "monitoring/podMonitor/interval"),
     "no share": ("monitoring.prometheusRule.thresholds.recallRatio=90", "monitoring/prometheusRule/thresholds/recallRatio"),
+    "no share in a text": ("monitoring.prometheusRule.thresholds.recallRatio=1.5", "monitoring/prometheusRule/thresholds/recallRatio"),
     "no duration of an alert": (
         "monitoring.prometheusRule.for.VectorIndexDegraded=long",
         "monitoring/prometheusRule/for/VectorIndexDegraded",
@@ -149,3 +150,11 @@ def test_large_numbers_in_a_file_of_values_stay_whole_numbers(tmp_path: Path) ->
     (deployment,) = by_kind([one for one in yaml.safe_load_all(result.stdout) if one], "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert {"name": "VECTORINDEX_WEBHOOK_BUDGET_WISHES", "value": "1000000"} in container["env"]
+
+
+def test_a_share_may_be_set_on_the_command_line_where_it_is_a_text() -> None:
+    (rule,) = by_kind(
+        render_chart("monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.thresholds.recallRatio=0.95"), "PrometheusRule"
+    )
+    (recall,) = [one for group in rule["spec"]["groups"] for one in group["rules"] if one["alert"] == "VectorIndexRecallLow"]
+    assert recall["expr"].strip().endswith("< 0.95")
