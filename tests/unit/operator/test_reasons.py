@@ -214,6 +214,12 @@ def test_kstatus_makes_of_each_state_what_it_is(reason: str) -> None:
     assert judge_by_kstatus(resource) == TOLD[reason].kstatus
 
 
+def test_ready_is_never_unknown_as_the_readme_says() -> None:
+    """Unready pods are seen by the API server's word: there is nothing that could not be looked at."""
+    ready = [render(told)[1].condition(names.ConditionType.READY) for told in TOLD.values()]
+    assert {each.status for each in ready if each is not None} == {names.ConditionStatus.TRUE, names.ConditionStatus.FALSE}
+
+
 def test_kstatus_waits_for_the_first_visit_and_for_each_new_generation() -> None:
     assert judge_by_kstatus({"metadata": {"generation": 1}, "status": {"observedGeneration": -1}}) == IN_PROGRESS
     _, rendered = render(TOLD[Reason.SERVING])
