@@ -74,3 +74,35 @@ def test_values_that_are_shown_are_accepted_by_the_chart(tmp_path: Path) -> None
             result = helm("template", "vectorindex", str(CHART), "--values", str(file))
             assert result.returncode == 0, f"{page.name}: {result.stderr}"
     assert seen >= 2
+
+
+def find_paths(expression: str) -> list[str]:
+    """Return the fields that a jsonpath names; those within a range are its items'."""
+    found, around = [], ""
+    for begins, path in re.findall(r"\{(range |end)?((?:\.(?:[\w\[\]*]|\\\.|[-/])+)*)\}", expression):
+        if path:
+            found.append(around + path)
+        around = path if begins == "range " else "" if begins == "end" else around
+    return found
+
+
+def has_field(path: str, schema: dict[str, Any]) -> bool:
+    """Tell whether the definition has such a field."""
+    for name in re.sub(r"\[[\d*]+\]", "", path).strip(".").split("."):
+        schema = schema.get("items", schema)
+        if name not in schema.get("properties", {}):
+            return schema.get("type") == "object" and "properties" not in schema
+        schema = schema["properties"][name]
+    return True
+
+
+def test_every_field_that_a_jsonpath_names_is_one_of_the_definition() -> None:
+    (version,) = yaml.safe_load((ROOT / "crds" / "vectorindexes.yaml").read_text())["spec"]["versions"]
+    seen = 0
+    for page in PAGES:
+        for expression in re.findall(r"vidx[^\n]*jsonpath=(?:'([^'\n]+)')", page.read_text(encoding="utf-8")):
+            for path in find_paths(expression):
+                seen += 1
+                known = path.startswith(".metadata.") or has_field(path, version["schema"]["openAPIV3Schema"])
+                assert known, f"{page.name}: {path}"
+    assert seen > 15
