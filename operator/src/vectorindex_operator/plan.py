@@ -241,17 +241,28 @@ def find_used_plans(observed: Observed) -> tuple[str, ...]:
 
 def _is_used_up(plan: str, observed: Observed) -> bool:
     """Tell whether a member carried the plan out and every other has looked at Postgres since: it met the same change, and passed it."""
-    reports = observed.answers().values()
-    done = [_as_of(report) for report in reports if plan in report.identity.approved_plans]
-    if not done or len(reports) < len(observed.pods):
+    answers = observed.answers()
+    done = [_known_since(plan, pod, report, observed) for pod, report in answers.items() if plan in report.identity.approved_plans]
+    if not done or NEVER in done or len(answers) < len(observed.pods):
         return False
-    if any(report.held_plan and report.held_plan.id == plan for report in reports):
+    if any(report.held_plan and report.held_plan.id == plan for report in answers.values()):
         return False
-    return all(_as_of(report) >= min(done) for report in reports)
+    return all(_as_of(report.proof.as_of) >= min(done) for report in answers.values())
 
 
-def _as_of(report: Report) -> datetime:
-    return api.parse_time(report.proof.as_of) or NEVER
+def _known_since(plan: str, pod: str, report: Report, observed: Observed) -> datetime:
+    """Return as of when this member is known to have carried the plan out: what it says now moves on with each of its checks.
+
+    Compared with that, a member that always looks a moment earlier would never have looked since.
+    """
+    told = next((member for member in observed.index.status.members if member.pod == pod), None)
+    if told and told.as_of and told.pod_uid == report.identity.pod_uid and plan in told.approved_plans:
+        return min(_as_of(told.as_of), _as_of(report.proof.as_of))
+    return _as_of(report.proof.as_of)
+
+
+def _as_of(text: str) -> datetime:
+    return api.parse_time(text) or NEVER
 
 
 # --- what was last proven ---

@@ -199,6 +199,24 @@ def test_an_approval_is_used_up_once_a_replica_carried_it_out_and_all_others_loo
     assert used(carried_out(ONE), carried_out(ONE, as_of=EARLY), index) == (ONE,)
 
 
+def test_an_approval_is_used_up_also_where_one_replica_always_looks_a_moment_before_the_other() -> None:
+    index = approving(ONE)
+    first = observe(carried_out(ONE), carried_out(as_of=EARLY), index)
+    assert find_used_plans(first) == ()
+    later, a_moment_before = LATE.replace("Z", ".200Z"), LATE.replace("Z", ".100Z")
+    seen = written(first)
+    assert used(carried_out(ONE, as_of=later), carried_out(as_of=a_moment_before), seen) == (ONE,)
+    other_life = replace(
+        seen,
+        status=msgspec.structs.replace(seen.status, members=[msgspec.structs.replace(one, pod_uid="x") for one in seen.status.members]),
+    )
+    assert used(carried_out(ONE, as_of=later), carried_out(as_of=a_moment_before), other_life) == ()
+
+
+def test_an_approval_is_not_used_up_by_a_replica_that_serves_nothing_yet() -> None:
+    assert used(carried_out(ONE, as_of=""), carried_out(as_of=LATE), approving(ONE)) == ()
+
+
 def test_an_approval_is_not_used_up_while_a_replica_gives_no_answer() -> None:
     observed = observe(carried_out(ONE), carried_out(ONE), approving(ONE))
     silent = replace(observed, reports={**observed.reports, "docs-index-1": ReportError("it can't be reached")})
