@@ -456,7 +456,7 @@ def _rest_of_progress(old: Status, new: Status) -> timedelta:
     steps = [(was, now) for member in new.members if (now := member.progress) and (was := before.get(member.pod)) and was != now]
     if not steps:
         return timedelta.max
-    is_far = any((now.rows_done - was.rows_done) * 10 >= now.rows_expected for was, now in steps)
+    is_far = any((now.rows_done - was.rows_done) * 10 >= now.rows_expected > 0 for was, now in steps)
     return STEP_REST if is_far else PROGRESS_REST
 
 

@@ -1,11 +1,14 @@
 """What the operator tells: each rule of the conditions, and when it is worth a write or an event."""
 
+import itertools
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace as change
 from prometheus_client import REGISTRY
 
@@ -348,6 +351,30 @@ def test_progress_is_written_for_who_watches_it_but_at_a_bounded_rate(done: int,
     new = render(with_reports(index, **building(done)))
     assert status.is_worth_writing(index.status, new, timedelta(seconds=since), index.spec) is worth
     assert status.is_worth_writing(index.status, render(make_observed(index)), timedelta(0), index.spec)  # it has ended
+
+
+@given(
+    looks=st.lists(st.tuples(st.integers(1, 20), st.integers(0, 100), st.integers(0, 3)), min_size=2, max_size=40),
+    expected=st.sampled_from([0, 100]),
+)
+def test_however_a_build_and_its_proofs_move_writes_are_few(looks: list[tuple[int, int, int]], expected: int) -> None:
+    """One in 15 s, or one for each tenth of the rows; without a build, one in half of maxStalenessSeconds."""
+
+    def count_writes(building: bool) -> int:
+        index, writes, written_at, now = written(make_observed()).index, 0, 0, 0
+        for place, (seconds, rows, ghost) in enumerate(looks):
+            told = {"driftSamples": {"ghost": [str(ghost)]}, "proof": {"asOf": f"2026-11-25T09:00:{place:02}Z"}}
+            told |= {"progress": {"generation": 4, "done": rows, "expected": expected}} if building else {}
+            observed, now = with_reports(index, **told), now + seconds
+            if status.is_worth_writing(index.status, render(observed), timedelta(seconds=now - written_at), index.spec):
+                index, writes, written_at = written(observed).index, writes + 1, now
+        return writes
+
+    time = sum(seconds for seconds, _, _ in looks)
+    rows = [rows for _, rows, _ in looks]
+    gained = sum(max(0, after - before) for before, after in itertools.pairwise(rows)) if expected else 0
+    assert count_writes(building=False) <= time / 150
+    assert count_writes(building=True) <= 1 + time / 15 + gained / 10  # the first tells that it has begun
 
 
 def test_progress_and_rows_that_differ_reach_the_status_and_nothing_of_an_earlier_image() -> None:
