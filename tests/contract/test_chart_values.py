@@ -73,6 +73,7 @@ BETWEEN_FIELDS = {
     "monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.exclude={VectorIndexOld}": "there is no alert VectorIndexOld",
     "topologySpreadConstraints[0].maxSkew=1": "topologyKey",
     "monitoring.namespaceSelector=null": "monitoring.namespaceSelector: name at least one label",
+    "networkPolicy.apiServerPorts=null": "at '/networkPolicy': missing property 'apiServerPorts'",  # no port would be every port
 }
 
 
@@ -158,3 +159,15 @@ def test_a_share_may_be_set_on_the_command_line_where_it_is_a_text() -> None:
     )
     (recall,) = [one for group in rule["spec"]["groups"] for one in group["rules"] if one["alert"] == "VectorIndexRecallLow"]
     assert recall["expr"].strip().endswith("< 0.95")
+
+
+def test_a_key_with_nothing_behind_it_is_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "values.yaml").write_text(
+        "monitoring:\n  podMonitor:\n    enabled: true\n    labels:\n  prometheusRule:\n    enabled: true\n    labels:\n"
+        "    alertLabels:\n    for:\n    exclude:\n  dashboards:\n    enabled: true\n    labels:\n"
+        "podLabels:\ncommonLabels:\npodAnnotations:\nnodeSelector:\ntolerations:\naffinity:\nextraEnv:\nextraObjects:\n"
+        "crds:\n  annotations:\ntest:\n  index: docs\n  podLabels:\n"
+        "watchNamespaces:\nimagePullSecrets:\ntopologySpreadConstraints:\nserviceAccount:\n  annotations:\n"
+    )
+    result = helm("template", "vectorindex", str(CHART), "--values", str(tmp_path / "values.yaml"))
+    assert result.returncode == 0, result.stderr

@@ -140,7 +140,7 @@ metadata:
   name: {{ include "vectorindex.fullname" .root }}{{ .name }}
   namespace: {{ default .root.Release.Namespace .of.namespace }}
   labels:
-    {{- merge (dict) .of.labels (include "vectorindex.labels" .root | fromYaml) | toYaml | nindent 4 }}
+    {{- merge (dict) (default dict .of.labels) (include "vectorindex.labels" .root | fromYaml) | toYaml | nindent 4 }}
   {{- with .of.annotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
@@ -153,7 +153,7 @@ metadata:
   name: {{ include "vectorindex.fullname" .root | trunc 49 | trimSuffix "-" }}-{{ .name }}
   namespace: {{ .namespace }}
   labels:
-    {{- merge (include "vectorindex.testLabels" .root | fromYaml) .labels (include "vectorindex.labels" .root | fromYaml) | toYaml | nindent 4 }}
+    {{- merge (include "vectorindex.testLabels" .root | fromYaml) (default dict .labels) (include "vectorindex.labels" .root | fromYaml) | toYaml | nindent 4 }}
   annotations:
     helm.sh/hook: test
     helm.sh/hook-delete-policy: before-hook-creation # so that its log can be read
