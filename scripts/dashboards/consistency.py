@@ -76,6 +76,12 @@ DRIFT_KNOWN: Final = (
 DRIFT_BY_KIND: Final = f"sum by ({ON}, kind) ({DRIFT_KNOWN}) > 0\nor on ({ON}) 0 * sum by ({ON}) ({DRIFT_KNOWN})"
 """The same with the kinds that occur, and 0 where none does."""
 
+UNHEARD: Final = (
+    f'(sum(max by (namespace, name) (vectorindex_operator_members{{{NAMED}, serving="true"}}))\n'
+    f'> count(max by ({ON}) (vectorindex_check_result{{namespace=~"$namespace", index=~"$index", result="ok"}})))'
+)
+"""How many replicas serve, where some of them give no metrics and so nothing is known of them; of all, as the operator counts all."""
+
 CHECKED: Final = f"and on ({ON}) ({_LAST} > 0)"
 """For numbers that are 0 until the first check: they are not known before."""
 
@@ -118,7 +124,7 @@ TOP: Final = (
     ),
     number(
         "Replicas not proven",
-        "Replicas whose last check did not end ok, or is older than maxStalenessSeconds.",
+        "Replicas that give metrics and whose last check did not end ok, or is older than maxStalenessSeconds.",
         "none",
         Query(f"count(({RESULT}) > 0)\nor 0 * count({_LAST})", "replicas"),
         (1, RED),
@@ -127,9 +133,9 @@ TOP: Final = (
     ),
     number(
         "Rows that differ",
-        "Rows that differ from Postgres now, over all replicas; unknown as long as it is of one of them.",
+        "Rows that differ from Postgres now, over all replicas; unknown as long as it is of one, or one that serves gives no metrics.",
         "locale",
-        Query(f"sum({DRIFT_KNOWN})\nunless on () (count(({RESULT}) == {UNKNOWN.value}) > 0)", "rows"),
+        Query(f"sum({DRIFT_KNOWN})\nunless on () (count(({RESULT}) == {UNKNOWN.value}) > 0)\nunless on () {UNHEARD}", "rows"),
         (1, RED),
         nothing="Unknown",
         decimals=0,

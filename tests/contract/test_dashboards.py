@@ -203,6 +203,14 @@ CASES: Mapping[str, tuple[dict[str, str], dict[str, Mapping[str, float]]]] = {
         PROVEN | replica("docs-index-1", "ok", STALE),
         {"Replicas not proven": {"{}": 1}, "Rows that differ": {}, "Oldest proof": {"{}": 2}},
     ),
+    "all that serve give metrics": (
+        PROVEN | {'vectorindex_operator_members{namespace="search",name="docs",pod="o",serving="true"}': "1x100"},
+        {"Replicas not proven": {"{}": 0}, "Rows that differ": {"{}": 0}},
+    ),
+    "one that serves gives no metrics": (
+        PROVEN | {'vectorindex_operator_members{namespace="search",name="docs",pod="o",serving="true"}': "2x100"},
+        {"Replicas not proven": {"{}": 0}, "Rows that differ": {}},
+    ),
     "nobody is there": ({"up": "1x100"}, {"Replicas not proven": {}, "Rows that differ": {}, "Oldest proof": {}}),
 }
 
