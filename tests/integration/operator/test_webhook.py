@@ -31,7 +31,7 @@ Read = Callable[[], Json]
 Apply = Callable[..., None]
 
 WISH = "vectorindex.dev/validate-requested-at"
-COOLDOWN = 2  # seconds
+COOLDOWN = 5  # seconds; the API server tells when a wish was set in whole ones, and two posts have to fit between
 
 
 @dataclass(frozen=True)
