@@ -39,6 +39,8 @@ def ask_pod(client: ApiClient, place: Place, path: str, body: bytes | None = Non
             CoreV1Api(client).connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port), _request_timeout=_TIMEOUT_SECONDS
         )
     except ApiException as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # the client takes that for a failure of its own
+            raise error.__context__ from None
         raise _explain(error, f"{namespace}/{pod}") from error
     try:
         tube = forward.socket(port)

@@ -136,7 +136,7 @@ def render_plans(index: VectorIndex, now: datetime, painter: Painter) -> str:
     for plan in index.status.held_plans:
         ids = dict.fromkeys(one for member in _holders(index, plan) for one in (member.held_plan.sample_ids if member.held_plan else []))
         lines = [
-            f"{painter.paint(plan.id, _BOLD)}  {plan.reason}{', approved' if plan.approved else ''}",
+            f"{painter.paint(printable(plan.id), _BOLD)}  {printable(plan.reason)}{', approved' if plan.approved else ''}",
             f"  would    {describe_plan(plan)}",
             f"  held     by {plan.replicas} of {index.spec.replicas} replicas, for {_ago(plan.held_at, now)}",
             f"  rows     {printable(', '.join(ids)) or 'none named'}",
@@ -147,7 +147,7 @@ def render_plans(index: VectorIndex, now: datetime, painter: Painter) -> str:
 
 def describe_plan(plan: HeldPlan) -> str:
     """Return what the plan would do."""
-    return f"remove {plan.removes}, replace {plan.replaces} and add {plan.adds} rows ({plan.action})"
+    return f"remove {plan.removes}, replace {plan.replaces} and add {plan.adds} rows ({printable(plan.action)})"
 
 
 def _verdict(index: VectorIndex, judgement: Judgement, painter: Painter) -> str:
@@ -249,7 +249,7 @@ def _held_plans(index: VectorIndex, now: datetime, painter: Painter) -> list[str
 
 def _advice(index: VectorIndex) -> Iterable[str]:
     """Yield what to do about held plans."""
-    waiting = [plan.id for plan in index.status.held_plans if not plan.approved]
+    waiting = [printable(plan.id) for plan in index.status.held_plans if not plan.approved]
     if waiting:
         yield f"To approve: kubectl vectorindex approve {index.arguments} {' '.join(waiting)}"
     elif index.status.held_plans:

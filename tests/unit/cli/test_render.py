@@ -74,6 +74,17 @@ def test_what_a_replica_could_not_see_is_not_told_as_no_drift() -> None:
     assert row.split()[4:6] == ["unknown", "?"]
 
 
+def test_held_plans_from_elsewhere_steer_no_terminal_either() -> None:
+    """The definition allows no such words; but the definition is the server's, too."""
+    document = json.loads(json.dumps(load_document("held")))
+    for plan in document["status"]["heldPlans"]:
+        plan |= {field: f"{plan[field]}\x1b]0;x\x07\u202e" for field in ("id", "reason", "action")}
+    index, now = msgspec.convert(document, type(load("held"))), read_at("held")
+    for text in (render.render_status(index, now, PLAIN), render.render_plans(index, now, PLAIN)):
+        assert "]0;x" in text
+        assert not [sign for sign in text if not sign.isprintable() and sign != "\n"]
+
+
 def test_nothing_that_comes_from_elsewhere_steers_the_terminal() -> None:
     for state in ("held", "drifting"):
         ids = re.compile(r'"1\d{8}"')

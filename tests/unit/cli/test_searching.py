@@ -5,9 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from kubernetes.client import ApiClient, Configuration
 
 from tests.unit.cli.documents import load, read_at
-from vectorindex_cli import searching
+from vectorindex_cli import pods, searching
 from vectorindex_cli.errors import CliError, UsageError
 from vectorindex_cli.render import Painter
 
@@ -101,3 +102,14 @@ def test_an_answer_says_what_it_is_worth() -> None:
 def test_what_is_no_answer_is_an_error_with_the_replicas_reason(status: int, body: bytes, says: str) -> None:
     with pytest.raises(CliError, match=says):
         searching.parse_answer(status, body, "docs-index-0")
+
+
+def test_who_interrupts_while_a_port_is_forwarded_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client makes an error of its own of it, and a bundle would go on without that pod."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kubernetes.stream.ws_client.create_websocket", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        pods.ask_pod(ApiClient(Configuration(host="http://127.0.0.1:1")), pods.Place("search", "docs-index-0", 9090), "/metrics")
