@@ -661,7 +661,7 @@ BREAKS = (
     Break(
         "kubectl vectorindex: a support bundle holds no value of an environment variable",
         "redact.py",
-        '    if key == "env" and isinstance(part, list):',
+        '    if key in ("env", "httpHeaders") and isinstance(part, list):',
         "    if False:",
         ("tests/integration/cli/test_cli.py", "bundle_holds_what_is_there"),
         CLI,

@@ -12,7 +12,7 @@ LEFT_OUT: Final = "(left out)"
 
 _KEPT_ANNOTATIONS: Final = re.compile(r"(?:[-\w.]+\.)?(?:vectorindex\.dev|kubernetes\.io|k8s\.io|helm\.sh)/[-\w.]+")
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
-_WORDS: Final = r"(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|authorization|credentials?)"
+_WORDS: Final = r"(?:pass(?:word|wd|phrase)?|pwd|secret(?:[-_]?key)?|token|(?:api|access|private)[-_]?key|authorization|credentials?)"
 _SECRET_KEY: Final = re.compile(rf"(?i)(?:.*[-_.])?(?:\w*{_WORDS})")
 _SECRET_FLAG: Final = re.compile(rf"(?i)--?[-\w]*{_WORDS}")
 
@@ -21,13 +21,15 @@ _PATTERNS: Final = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), LEFT_OUT),
     # Authorization: Bearer ..., Basic ...
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), rf"\1 {LEFT_OUT}"),
+    # password: | and what is indented below
+    (re.compile(rf"(?i)({_WORDS}[\"']?[ \t]*:[ \t]*)[|>][-+\d]*[ \t]*\n(?:[ \t]+[^\n]*(?:\n|\Z))+"), rf"\1{LEFT_OUT}\n"),
     # password=..., "password": "...", PGPASSWORD='...'
     (
         re.compile(rf"(?i)({_WORDS}\\*[\"']?\s*[:=]\s*)(?:\\*\"[^\"]*\"|\\*'[^']*'|(?!\(left out\))[^\s\"',;&}}]+)"),
         rf"\1{LEFT_OUT}",
     ),
     # with password ...: a word with a digit, as "password authentication failed" is none
-    (re.compile(r"(?i)\b((?:password|passphrase|secret|token)\s+)(?=[^\s\d]*\d)\S{8,}"), rf"\1{LEFT_OUT}"),
+    (re.compile(r"(?i)\b(\w*(?:password|passphrase|secret|token)\s+(?:(?:is|was)\s+)?)(?=[^\s\d]*\d)\S{8,}"), rf"\1{LEFT_OUT}"),
     # JSON Web Tokens
     (re.compile(r"(?<![\w-])(?=[\w-]+\.[\w-]+\.)([\w-]*?)eyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), rf"\1{LEFT_OUT}"),
 )
@@ -52,11 +54,7 @@ def _redact_login(address: re.Match[str]) -> str:
 
 def redact_object(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return a Kubernetes object without credentials, and without who wrote which field when."""
-    redacted = _redact_map(document)
-    metadata = redacted.get("metadata")
-    if isinstance(metadata, dict):
-        metadata.pop("managedFields", None)
-    return redacted
+    return _redact_map(document)
 
 
 def _redact(value: Any) -> Any:
@@ -68,16 +66,18 @@ def _redact(value: Any) -> Any:
 
 
 def _redact_map(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _redact_field(key, part) for key, part in value.items()}
+    return {key: _redact_field(key, part) for key, part in value.items() if key != "managedFields"}
 
 
 def _redact_field(key: str, part: Any) -> Any:
     if key == "annotations" and isinstance(part, Mapping):
         return {name: _redact(text) if _is_kept(name) else LEFT_OUT for name, text in part.items()}
-    if key == "env" and isinstance(part, list):
+    if key in ("env", "httpHeaders") and isinstance(part, list):
         return [{name: LEFT_OUT if name == "value" else _redact(text) for name, text in one.items()} for one in part]
     if isinstance(part, str) and _SECRET_KEY.fullmatch(key):
         return LEFT_OUT
+    if isinstance(part, list) and _SECRET_KEY.fullmatch(key.removesuffix("s")):
+        return [LEFT_OUT if isinstance(one, str) else _redact(one) for one in part]
     return _redact(part)
 
 

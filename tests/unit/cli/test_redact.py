@@ -17,6 +17,10 @@ PLANTED = (
     '{{"password": "{}", "host": "pg"}}',
     '{{\\"db_password\\": \\"{}\\"}}',
     "passwd: {}",
+    "db:\n  password: |\n    {}\n    {}\n  port: 1\n",
+    "SECRET_KEY: {}",
+    "SSLPASSWORD {}",
+    "the password is {}",
     "http://x/path?u=postgres://reader:{}@pg/app",
     "postgres://reader:p@{}@pg:5432/app",
     "id.eyJ.eyJhbGciOiJSUzI1NiJ9.eyJ{}.sig".replace("{}", "x" * 20),
@@ -99,3 +103,12 @@ def test_objects_lose_values_of_variables_annotations_of_others_and_what_follows
     assert redacted["metadata"]["annotations"]["vectorindex.dev/rebuild-requested-at"] == "2026-11-25T09:00:00Z"
     assert redacted["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "3"
     assert "managedFields" not in redacted["metadata"]
+
+
+def test_headers_lists_and_who_wrote_what_are_left_out_wherever_they_stand() -> None:
+    probe = {"httpGet": {"path": "/", "httpHeaders": [{"name": "X-API-Key", "value": CANARY}]}}
+    inner = {"metadata": {"managedFields": [{"manager": CANARY}], "name": "docs"}, "spec": {"probe": probe, "passwords": [CANARY]}}
+    told = redact_object({"metadata": {"name": "docs", "managedFields": []}, "spec": {"template": inner}})
+    assert CANARY not in json.dumps(told)
+    assert told["spec"]["template"]["spec"]["probe"]["httpGet"]["httpHeaders"] == [{"name": "X-API-Key", "value": "(left out)"}]
+    assert "managedFields" not in json.dumps(told)
