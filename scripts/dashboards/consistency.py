@@ -36,7 +36,7 @@ def gained(metric: str, by: str) -> str:
 def counted(metric: str, by: str, selector: str = POD) -> str:
     """Return the same of a counter whose series come with their first event, which an increase alone would leave out."""
     series = f"{metric}{{{selector}}}"
-    new = f"{series} unless {series} offset $__rate_interval"
+    new = f"{series} unless last_over_time({series}[1h] offset $__rate_interval)"  # after a gap in scrapes nothing is new
     return f"sum by ({by}) (\n  increase({series}[$__rate_interval]) > 0\n  or ({new})\n  or 0 * {series}\n)"
 
 
@@ -87,12 +87,12 @@ CHECKED: Final = f"and on ({ON}) ({_LAST} > 0)"
 
 
 def condition(kind: str, selector: str = NAMED) -> str:
-    """Return 1, 0 or 2 for a condition that is True, False or Unknown."""
+    """Return 1, 0 or 2 for a condition that is True, False or Unknown; True only where no operator says otherwise, while two take turns."""
 
     def has(status: str) -> str:
         return f'(max by (namespace, name) (vectorindex_operator_condition{{{selector}, type="{kind}", status="{status}"}}) == 1)'
 
-    return f"1 * {has('True')}\nor 0 * {has('False')}\nor 2 * {has('Unknown')}"
+    return f"0 * {has('False')}\nor 2 * {has('Unknown')}\nor 1 * {has('True')}"
 
 
 CONDITION: Final = (State(1, "True", GREEN), State(0, "False", RED), State(2, "Unknown", PURPLE))

@@ -269,6 +269,22 @@ def test_a_condition_is_shown_as_it_is_and_not_at_all_without_an_operator(tmp_pa
     evaluate(tmp_path, {"up": "1x100"}, MINUTE, {query_of(board, "Consistent"): {}, query_of(board, "Held plans"): {}})
 
 
+def test_of_two_operators_that_take_turns_the_one_that_doubts_is_shown(tmp_path: Path) -> None:
+    labels = 'namespace="search",name="docs",type="Consistent"'
+    for value, status in ((0, "False"), (2, "Unknown")):
+        both = {
+            f'vectorindex_operator_condition{{{labels},pod="{pod}",status="{each}"}}': "1x100"
+            for pod, each in (("a", "True"), ("b", status))
+        }
+        evaluate(tmp_path, both, MINUTE, {query_of(DASHBOARDS["consistency"], "Consistent"): {'{namespace="search",name="docs"}': value}})
+
+
+def test_a_gap_in_scrapes_is_no_event(tmp_path: Path) -> None:
+    labels = 'action="patch",trigger="check",result="repaired"'
+    series = {f"vectorindex_repairs_total{{{REPLICA.format(pod='docs-index-0')},{labels}}}": "1000x30 _x20 1000x50"}
+    evaluate(tmp_path, series, 53, {query_of(DASHBOARDS["consistency"], "Repairs"): {f"{{{labels}}}": 0}})
+
+
 def test_errors_are_a_share_of_searches_and_nothing_where_nobody_searches(tmp_path: Path) -> None:
     query = query_of(DASHBOARDS["search"], "Share of errors")
     labels = REPLICA.format(pod="docs-index-0")
