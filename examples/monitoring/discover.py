@@ -61,7 +61,7 @@ def main() -> None:
         try:
             partial.write_text(json.dumps([target for pod in list_pods() for target in describe(pod)]))
             partial.rename(file)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # no answer, or one that is no JSON
             print(f"pods can't be listed: {error}", flush=True)
         time.sleep(PERIOD_SECONDS)
 

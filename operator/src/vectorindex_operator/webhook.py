@@ -173,7 +173,7 @@ class _Receiver:
                 try:
                     changed = await self._cluster.wish(live, names.VALIDATE_REQUESTED_AT, heal.format_wish(call.since))
                 except ConflictError:
-                    continue  # it changed since it was read: perhaps another replica was faster
+                    continue  # it changed since it was read: perhaps another operator was faster
                 except NotFoundError:
                     return HealOutcome.UNMATCHED
                 stored = True
