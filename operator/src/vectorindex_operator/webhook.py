@@ -53,7 +53,7 @@ def serve(settings: Webhook, host: str, namespaces: tuple[str, ...]) -> Abstract
     @asynccontextmanager
     async def answering() -> AsyncIterator[None]:
         fence = Fence()
-        fence.open_for_ever()  # any replica may be asked: a wish is guarded by the version of what it changes, and an event by its name
+        fence.open_for_ever()  # any operator may be asked: a wish is guarded by the version of what it changes, and an event by its name
         async with Cluster(fence) as cluster:
             receiver = _Receiver(settings, namespaces, cluster)
             receiver.read_token()
