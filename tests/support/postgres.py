@@ -404,6 +404,14 @@ class Backend(NamedTuple):
     query: str
 
 
+def expect_end(find: Callable[[], list[Backend]], seconds: float, what: str) -> None:
+    """Fail unless none of these sessions is found within so long: Postgres notices a little late that a client left."""
+    deadline = time.monotonic() + seconds
+    while left := find():
+        assert time.monotonic() < deadline, f"{what}: {left}"
+        time.sleep(0.05)  # a poll with a limit
+
+
 @dataclass(frozen=True)
 class Database:
     """A database of one test."""
@@ -475,10 +483,7 @@ class Database:
 
     def expect_no_backends(self, seconds: float = 10) -> None:
         """Fail unless all sessions of ours have ended, or do within a moment: the server is a little later than whoever closed one."""
-        deadline = time.monotonic() + seconds
-        while left := self.backends():
-            assert time.monotonic() < deadline, left
-            time.sleep(0.05)
+        expect_end(self.backends, seconds, "sessions of ours")
 
     def idle_in_transaction(self, *, application_like: str = OUR_APPLICATIONS) -> list[Backend]:
         """Return our sessions that hold a transaction open and do nothing: there must be none."""
@@ -486,10 +491,7 @@ class Database:
 
     def assert_no_session_is_left(self) -> None:
         """Fail where a session of ours holds a transaction open though nothing is at work any more: a slot is held only for a load."""
-        deadline = time.monotonic() + LEAVE_SECONDS
-        while left := self.idle_in_transaction():
-            assert time.monotonic() < deadline, f"sessions left idle in a transaction: {left}"
-            time.sleep(0.05)  # Postgres has to notice that a client left
+        expect_end(self.idle_in_transaction, LEAVE_SECONDS, "sessions left idle in a transaction")
 
     def terminate_backends(self, *, application_like: str = OUR_APPLICATIONS) -> int:
         """End the sessions of these applications on this database and return how many there were."""

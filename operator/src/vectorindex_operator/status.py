@@ -69,7 +69,9 @@ def render_status(observed: Observed, plan: Plan, refusal: str, now: datetime) -
     index = observed.index
     stalled = judge_stalled(index, plan, refusal)
     members = [_render_member(pod, observed) for pod in observed.pods[:MAX_MEMBERS]]
-    agreed = _find_agreed(members, observed)
+    serving_pods = {pod.name for pod in _serving(observed)}
+    serving = [member for member in members if member.pod in serving_pods]
+    agreed = _find_agreed(serving)
     verdicts: dict[ConditionType, Verdict | None] = {
         ConditionType.READY: judge_ready(observed, plan, stalled),
         ConditionType.CONSISTENT: judge_consistent(observed, plan, now),
@@ -82,10 +84,10 @@ def render_status(observed: Observed, plan: Plan, refusal: str, now: datetime) -
         observed_generation=index.generation,
         conditions=[_render_condition(index, kind, verdict, now) for kind, verdict in verdicts.items() if verdict],
         replicas=len(observed.pods),
-        ready_replicas=len(_serving(observed)),
+        ready_replicas=len(serving_pods),
         selector=names.index_selector(index.key.name),
         source=index.spec.source.text if index.spec else index.status.source,
-        rows=_find_rows(members, observed),
+        rows=_find_rows(serving),
         root_digest=agreed.root_digest if agreed else None,
         as_of=agreed.as_of if agreed else None,
         drift=sum(member.drift.total for member in members if member.drift),
@@ -380,25 +382,19 @@ def _render_plan(report: Report) -> MemberPlan | None:
     return MemberPlan(plan.id, reason, plan.action, plan.removes, plan.replaces, plan.adds, list(plan.sample_ids), plan.held_at or None)
 
 
-def _find_rows(members: list[Member], observed: Observed) -> int | None:
+def _find_rows(serving: list[Member]) -> int | None:
     """Return how many rows each serving replica holds; None while their numbers differ or one is unknown."""
-    counts = {member.rows for member in _held_by_serving(members, observed)}
+    counts = {member.rows for member in serving}
     return counts.pop() if len(counts) == 1 else None
 
 
-def _find_agreed(members: list[Member], observed: Observed) -> Member | None:
+def _find_agreed(serving: list[Member]) -> Member | None:
     """Return what all serving replicas hold by its digest, as of the oldest of their as-of points; None while they differ."""
-    serving = _held_by_serving(members, observed)
     if not serving or any(member.root_digest is None or member.rows is None or member.as_of is None for member in serving):
         return None
     if len({(member.root_digest, member.digest_spec, member.rows) for member in serving}) > 1:
         return None
     return min(serving, key=lambda member: member.as_of or "")
-
-
-def _held_by_serving(members: list[Member], observed: Observed) -> list[Member]:
-    serving = {pod.name for pod in _serving(observed)}
-    return [member for member in members if member.pod in serving]
 
 
 def _echo(observed: Observed, before: str | None, read: Callable[[Report], str]) -> str | None:
