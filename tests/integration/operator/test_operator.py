@@ -85,6 +85,7 @@ def test_a_new_index_gets_its_objects_and_becomes_ready_and_consistent(
     ]
     assert made["StatefulSet/docs-index"]["spec"]["template"]["spec"]["containers"][0]["image"] == IMAGE
     pods.serve(2)
+    wait_condition(read, "Ready", "True", "Serving")  # the first of the two is told of alone, where the operator is quick
     index = wait_condition(read, "Consistent", "True", "Proven")
     assert condition(index, "Ready") == ("True", "Serving")
     assert condition(index, "SourceAvailable") == ("True", "Reachable")
